@@ -1,0 +1,204 @@
+"""Messages to bytes and back: CBOR (RFC 8949) under strict limits.
+
+Outgoing: a named tuple of ``messages`` → ``encode_*`` → bytes.  Incoming:
+bytes → ``decode_*`` → one CBOR item (depth, duplicates, indefinite lengths, map
+keys and tags restricted) → the table's forms → the named tuple; anything else
+raises ``RemoteProtocolError(BAD_MESSAGE)``.  Nothing that has not been
+authenticated by CURVE or an AEAD tag reaches a decoder here, except the intro
+plane's, which are at most 4 KiB.
+
+A program's own values go through ``encode_value`` and ``decode_value``.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final, NoReturn
+
+import cbor2
+
+from mesh.core.messages import CBOR, DIRECT, INTRO, RAW, Batch, forms
+from mesh.core.types import Reason, RemoteProtocolError
+from mesh.errors import ValueEncodingError
+
+__all__ = [
+    "decode_batch",
+    "decode_direct",
+    "decode_intro",
+    "decode_strict",
+    "decode_value",
+    "encode_batch",
+    "encode_canonical",
+    "encode_direct",
+    "encode_intro",
+    "encode_value",
+]
+
+
+def _refuse(*_: Any) -> NoReturn:
+    raise ValueError("this CBOR tag is not accepted")
+
+
+# Tags that a value may not carry: shared references can build cycles (28, 29), string
+# references are stateful (25, 256), a regular expression is compiled by decoding it (35),
+# a MIME message is parsed by decoding it (36). Tags that cbor2 does not know are refused too.
+_REFUSED: Final = dict.fromkeys((25, 28, 29, 35, 36, 256), _refuse)
+
+# cbor2 ignores bytes that follow the item. Decoding ``[item, secret]`` instead of
+# ``item`` shows them at no cost: with trailing bytes the second element is not the secret.
+_SECRET: Final = os.urandom(8)
+_TAIL: Final = b"\x48" + _SECRET
+
+
+def decode_strict(data: bytes) -> Any:
+    """One CBOR item, and nothing behind it.
+
+    Raises ``RemoteProtocolError(BAD_MESSAGE)`` for anything else: bytes that are not
+    CBOR, that nest deeper than 16, trailing bytes, indefinite lengths, duplicate keys, map
+    keys other than text and bytes, tags that are not accepted.
+    """
+    try:
+        pair = cbor2.loads(
+            b"\x82" + data + _TAIL,
+            max_depth=17,
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+            strict_hashable_types=True,
+            semantic_decoders=_REFUSED,
+            tag_hook=_refuse,
+        )
+    except (cbor2.CBORError, ValueError, TypeError, OverflowError, ArithmeticError, RecursionError) as error:
+        raise RemoteProtocolError(Reason.BAD_MESSAGE, str(error)) from None
+    if pair[1] != _SECRET:
+        raise RemoteProtocolError(Reason.BAD_MESSAGE, "trailing bytes")
+    return pair[0]
+
+
+def encode_canonical(item: Any) -> bytes:
+    """Deterministic CBOR (RFC 8949 §4.2), for what is signed."""
+    return cbor2.dumps(item, canonical=True)
+
+
+# -- messages -----------------------------------------------------------------
+
+_CODES: Final[dict[type[Any], int]] = {
+    message: code for table in (INTRO, DIRECT) for code, (message, _) in table.items()
+}
+
+
+def encode_direct(message: Any) -> bytes:
+    """A message of the direct plane as one frame."""
+    return cbor2.dumps((_CODES[type(message)], *message))
+
+
+encode_intro = encode_direct
+
+
+def _decode(data: bytes, table: dict[int, tuple[type[Any], tuple[Any, ...]]]) -> Any:
+    item = decode_strict(data)
+    if type(item) is not list or not item:
+        raise RemoteProtocolError(Reason.BAD_MESSAGE, "not an array")
+    code = item[0]
+    entry = table.get(code) if type(code) is int else None
+    if entry is None:
+        raise RemoteProtocolError(Reason.BAD_MESSAGE, "unknown message code")
+    message, checks = entry
+    count = len(checks)
+    if len(item) <= count:
+        raise RemoteProtocolError(Reason.BAD_MESSAGE, f"{message.__name__}: too few fields")
+    fields = item[1 : count + 1]
+    for check, value in zip(checks, fields, strict=True):
+        if not check(value):
+            raise RemoteProtocolError(Reason.BAD_MESSAGE, f"{message.__name__}: a field has a wrong form")
+    return message._make(fields)
+
+
+def decode_intro(data: bytes) -> Any:
+    """One frame of the intro plane → a message of ``IntroMessage``."""
+    return _decode(data, INTRO)
+
+
+def decode_direct(data: bytes) -> Any:
+    """One frame of the direct plane → a message of ``DirectMessage``."""
+    return _decode(data, DIRECT)
+
+
+# -- batches ------------------------------------------------------------------
+
+_BATCH_FORMS: Final = forms[Batch]
+
+
+def encode_batch(batch: Batch) -> bytes:
+    headers = batch.headers
+    return cbor2.dumps(
+        (*batch[:5], None if not headers else [[index, dict(each)] for index, each in headers.items()])
+    )
+
+
+def decode_batch(data: bytes) -> Batch:
+    item = decode_strict(data)
+    if type(item) is not list or len(item) < 6:
+        raise RemoteProtocolError(Reason.BAD_MESSAGE, "Batch: not an array of six")
+    fields = item[:6]
+    for check, value in zip(_BATCH_FORMS, fields, strict=True):
+        if not check(value):
+            raise RemoteProtocolError(Reason.BAD_MESSAGE, "Batch: a field has a wrong form")
+    kinds, values = fields[3], fields[4]
+    if not values:
+        raise RemoteProtocolError(Reason.BAD_MESSAGE, "Batch: empty")
+    if type(kinds) is bytes and (len(kinds) != len(values) or kinds.translate(None, b"\0\1")):
+        raise RemoteProtocolError(Reason.BAD_MESSAGE, "Batch: kinds do not fit the values")
+    if fields[5] is not None:
+        fields[5] = dict(map(tuple, fields[5]))
+    return Batch._make(fields)
+
+
+# -- values -------------------------------------------------------------------
+
+
+def encode_value(value: Any) -> tuple[int, bytes]:
+    """A program's value → (kind, bytes). ``bytes`` are RAW and untouched, all else is CBOR.
+
+    Raises ``ValueEncodingError`` for what CBOR cannot carry, and for maps whose keys
+    are neither text nor bytes (a receiver refuses them: colliding keys of
+    other types would let one sender stall every receiver).
+    """
+    if type(value) is bytes:
+        return RAW, value
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return RAW, bytes(value)
+    if isinstance(value, (dict, list, tuple, set, frozenset)):
+        _check(value, 14)
+    try:
+        return CBOR, cbor2.dumps(value)
+    except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueEncodingError(type(value).__name__, str(error)) from None
+
+
+def _check(value: Any, depth: int) -> None:
+    if depth <= 0:
+        raise ValueEncodingError(type(value).__name__, "it nests deeper than 14 levels")
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, (str, bytes)):
+                raise ValueEncodingError(
+                    "dict", f"a key is {type(key).__name__}, and keys must be text or bytes"
+                )
+        items: Any = value.values()
+    elif isinstance(value, (set, frozenset)):
+        for member in value:
+            if not isinstance(member, (str, bytes)):
+                raise ValueEncodingError(
+                    "set", f"a member is {type(member).__name__}, and members must be text or bytes"
+                )
+        return
+    else:
+        items = value
+    for item in items:
+        if isinstance(item, (dict, list, tuple, set, frozenset)):
+            _check(item, depth - 1)
+
+
+def decode_value(kind: int, data: bytes) -> Any:
+    """(kind, bytes) → the value. Raises ``RemoteProtocolError(BAD_MESSAGE)``."""
+    return data if kind == RAW else decode_strict(data)

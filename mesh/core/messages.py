@@ -1,0 +1,484 @@
+"""Every message of the wire, as named tuples, with the form each field must have.
+
+A message travels as one CBOR array: its code, then its fields in the order in
+which they stand here (``mesh.core.codec`` turns one into the other).  A
+receiver ignores fields that follow the ones it knows, so that a later version
+may append.  The tables ``INTRO`` and ``DIRECT`` say which code is which
+message on which plane; the specification is ``docs/design/wire.md``.
+
+Values of a program (``data``) are opaque bytes here.  ``kind`` says how to
+read them: ``RAW`` (bytes, untouched) or ``CBOR``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+__all__ = [
+    "CBOR",
+    "DIRECT",
+    "INTRO",
+    "RAW",
+    "AttachMessage",
+    "Batch",
+    "CancelMessage",
+    "CreditMessage",
+    "DirectMessage",
+    "DirectedMessage",
+    "ErrorMessage",
+    "GoodbyeMessage",
+    "GossipMessage",
+    "HelloMessage",
+    "InterestEntry",
+    "InterestsMessage",
+    "InterestsWantedMessage",
+    "IntroMessage",
+    "JoinChallengeMessage",
+    "JoinGrantMessage",
+    "JoinHelloMessage",
+    "JoinProofMessage",
+    "KeyAnnouncement",
+    "KeyMessage",
+    "KeyWantedMessage",
+    "PingMessage",
+    "PongMessage",
+    "RecordMessage",
+    "RefuseMessage",
+    "ReplyMessage",
+    "RequestMessage",
+    "RevocationsMessage",
+    "WelcomeMessage",
+    "forms",
+]
+
+RAW: Final = 0
+CBOR: Final = 1
+
+Headers = Mapping[str, str]
+Form = Callable[[Any], bool]
+
+
+# -- forms: what a field must look like ---------------------------------------
+
+
+def _uint(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 64
+
+
+def _bool(value: Any) -> bool:
+    return value is True or value is False
+
+
+def _kind(value: Any) -> bool:
+    return bool(value == 0 or value == 1)
+
+
+def _bytes(value: Any) -> bool:
+    return type(value) is bytes
+
+
+def _sized(size: int) -> Form:
+    def check(value: Any) -> bool:
+        return type(value) is bytes and len(value) == size
+
+    return check
+
+
+def _text(limit: int) -> Form:
+    def check(value: Any) -> bool:
+        return type(value) is str and len(value) <= limit
+
+    return check
+
+
+def _headers(value: Any) -> bool:
+    if value is None:
+        return True
+    if type(value) is not dict or len(value) > 64:
+        return False
+    return all(type(k) is str and type(v) is str for k, v in value.items())
+
+
+def _versions(value: Any) -> bool:
+    return type(value) is list and len(value) == 2 and all(map(_uint, value)) and value[0] <= value[1]
+
+
+def _each(form: Form, most: int) -> Form:
+    def check(value: Any) -> bool:
+        return type(value) is list and len(value) <= most and all(map(form, value))
+
+    return check
+
+
+def _optional(form: Form) -> Form:
+    def check(value: Any) -> bool:
+        return value is None or form(value)
+
+    return check
+
+
+_id16 = _sized(16)
+_token32 = _sized(32)
+_topic = _text(256)
+_name = _text(64)
+_millis = _uint
+
+
+# -- intro plane: anyone who knows the mesh id may speak ------------------------
+
+
+class HelloMessage(NamedTuple):
+    """The dialler introduces itself: its versions, certificate and signed node record."""
+
+    versions: list[int]
+    certificate: bytes
+    record: bytes
+
+
+class WelcomeMessage(NamedTuple):
+    """The answer to a hello that was accepted. ``version`` is the one to speak."""
+
+    version: int
+    certificate: bytes
+    record: bytes
+
+
+class RefuseMessage(NamedTuple):
+    """The answer to a hello or join that was not accepted, and why, in clear."""
+
+    reason: str
+    text: str
+    versions: list[int]
+
+
+class JoinHelloMessage(NamedTuple):
+    """A newcomer with a token: which invitation, a fresh nonce, its key, the name it wishes."""
+
+    invitation: bytes
+    nonce: bytes
+    public_key: bytes
+    name: str
+
+
+class JoinChallengeMessage(NamedTuple):
+    """The inviter proves that it knows the secret, and shows the CA key."""
+
+    nonce: bytes
+    ca_public_key: bytes
+    proof: bytes
+
+
+class JoinProofMessage(NamedTuple):
+    """The newcomer proves that it knows the secret."""
+
+    proof: bytes
+
+
+class JoinGrantMessage(NamedTuple):
+    """The certificate and mesh secret, sealed under a key made from the token's secret."""
+
+    sealed: bytes
+
+
+IntroMessage = (
+    HelloMessage
+    | WelcomeMessage
+    | RefuseMessage
+    | JoinHelloMessage
+    | JoinChallengeMessage
+    | JoinProofMessage
+    | JoinGrantMessage
+)
+
+
+# -- direct plane: authenticated members over CURVE ------------------------------
+
+
+class KeyAnnouncement(NamedTuple):
+    """A sealing key, handed to one who may read: the chain of ``epoch``, never an older one."""
+
+    key_id: bytes
+    scope: str
+    cipher: int
+    epoch: int
+    chain: bytes
+    counter: int
+
+
+class InterestEntry(NamedTuple):
+    """One subscription or service of a peer.
+
+    ``number`` names it for as long as it stands; ``kind`` is ``"s"`` for a
+    subscription or ``"r"`` for a responder; ``group`` is empty for none.
+    """
+
+    number: int
+    kind: str
+    pattern: str
+    group: str
+    history: int
+    mode: int
+
+
+class AttachMessage(NamedTuple):
+    """First word on a direct link, each way.
+
+    ``session`` names this life of the link, ``answers`` the session of the other
+    side's attach that this one has seen (None at first); ``token`` is the key for
+    the MACs of the sender's broadcast subscriptions in ``token_epoch``; ``secret_epoch``
+    the mesh secret the sender's tags are made with; ``interests`` the version of its
+    interests (which follow); ``revocations`` the version of the list that it holds.
+    """
+
+    session: bytes
+    answers: bytes | None
+    token: bytes
+    token_epoch: int
+    secret_epoch: int
+    revocations: int
+    interests: int
+    key: list[Any]
+
+
+class GoodbyeMessage(NamedTuple):
+    """The sender leaves, or ends this link. ``leaving`` tells which."""
+
+    leaving: bool
+    text: str
+
+
+class PingMessage(NamedTuple):
+    """A question to a silent peer, with the sender's interests version and digest."""
+
+    token: int
+    interests: int
+    digest: bytes
+
+
+class PongMessage(NamedTuple):
+    token: int
+    interests: int
+    digest: bytes
+    load: int
+
+
+class InterestsMessage(NamedTuple):
+    """A page of changes from version ``base`` to ``version``.
+
+    ``base`` 0 means that the receiver forgets what it knew first. The change
+    counts when ``last`` is true.
+    """
+
+    base: int
+    version: int
+    added: list[list[Any]]
+    removed: list[int]
+    last: bool
+
+
+class InterestsWantedMessage(NamedTuple):
+    """The receiver's picture of the sender's interests is wrong: send all."""
+
+    version: int
+
+
+class KeyMessage(NamedTuple):
+    key: list[Any]
+
+
+class KeyWantedMessage(NamedTuple):
+    key_id: bytes
+
+
+class RecordMessage(NamedTuple):
+    """The sender's own node record changed (an address came or went)."""
+
+    record: bytes
+
+
+class GossipMessage(NamedTuple):
+    """Other nodes that the sender knows: pairs of certificate and node record."""
+
+    nodes: list[list[bytes]]
+
+
+class RevocationsMessage(NamedTuple):
+    """The CA's signed list, and the mesh secret that goes with its version."""
+
+    revocations: bytes
+    secret_epoch: int
+    secret: bytes
+
+
+class DirectedMessage(NamedTuple):
+    """A batch for this peer alone: of ``publish(to=)``, or of a group delivery.
+
+    ``batch`` is an encoded ``Batch``. ``group`` is empty for ``to=``.
+    """
+
+    group: str
+    batch: bytes
+
+
+class RequestMessage(NamedTuple):
+    """``budget`` is what is left of the caller's time, in milliseconds.
+
+    ``window`` is how many replies may be in flight before the caller grants
+    more; ``many`` tells that it will take more than one.
+    """
+
+    number: int
+    topic: str
+    kind: int
+    data: bytes
+    headers: Headers | None
+    budget: int
+    window: int
+    many: bool
+
+
+class ReplyMessage(NamedTuple):
+    """``last`` ends the request; ``data`` is None for the end of a stream without a value."""
+
+    number: int
+    kind: int
+    data: bytes | None
+    headers: Headers | None
+    last: bool
+    load: int
+
+
+class ErrorMessage(NamedTuple):
+    """The handler raised (``type_name`` is its exception's), or could not be run."""
+
+    number: int
+    type_name: str
+    text: str
+    load: int
+
+
+class CancelMessage(NamedTuple):
+    number: int
+
+
+class CreditMessage(NamedTuple):
+    number: int
+    replies: int
+
+
+DirectMessage = (
+    AttachMessage
+    | GoodbyeMessage
+    | PingMessage
+    | PongMessage
+    | InterestsMessage
+    | InterestsWantedMessage
+    | KeyMessage
+    | KeyWantedMessage
+    | RecordMessage
+    | GossipMessage
+    | RevocationsMessage
+    | DirectedMessage
+    | RequestMessage
+    | ReplyMessage
+    | ErrorMessage
+    | CancelMessage
+    | CreditMessage
+)
+
+
+# -- the payload of sealed and directed batches ---------------------------------
+
+
+class Batch(NamedTuple):
+    """Consecutive messages of one publisher on one topic.
+
+    ``sequence`` is the first one's number, ``timestamp`` microseconds since the
+    Unix epoch; ``kinds`` is RAW or CBOR for all of them, or a byte string with one
+    kind each; ``headers`` maps an index to that message's headers, None if there are none.
+    """
+
+    topic: str
+    sequence: int
+    timestamp: int
+    kinds: int | bytes
+    values: list[bytes]
+    headers: Mapping[int, Headers] | None
+
+
+# -- the tables ---------------------------------------------------------------
+
+_key_announcement_forms: tuple[Form, ...] = (_sized(8), _text(256), _uint, _uint, _token32, _uint)
+
+
+def _key_announcement(value: Any) -> bool:
+    return (
+        type(value) is list
+        and len(value) >= 6
+        and all(form(item) for form, item in zip(_key_announcement_forms, value, strict=False))
+    )
+
+
+_interest_forms: tuple[Form, ...] = (_uint, _text(1), _topic, _name, _uint, _uint)
+
+
+def _interest_entry(value: Any) -> bool:
+    return (
+        type(value) is list
+        and len(value) >= 6
+        and all(form(item) for form, item in zip(_interest_forms, value, strict=False))
+    )
+
+
+def _node_pair(value: Any) -> bool:
+    return type(value) is list and len(value) == 2 and all(map(_bytes, value))
+
+
+INTRO: Final[dict[int, tuple[type[Any], tuple[Form, ...]]]] = {
+    1: (HelloMessage, (_versions, _bytes, _bytes)),
+    2: (WelcomeMessage, (_uint, _bytes, _bytes)),
+    3: (RefuseMessage, (_text(64), _text(256), _versions)),
+    4: (JoinHelloMessage, (_sized(8), _id16, _token32, _name)),
+    5: (JoinChallengeMessage, (_id16, _token32, _token32)),
+    6: (JoinProofMessage, (_token32,)),
+    7: (JoinGrantMessage, (_bytes,)),
+}
+"""Intro plane: code → message, forms of its fields."""
+
+DIRECT: Final[dict[int, tuple[type[Any], tuple[Form, ...]]]] = {
+    16: (
+        AttachMessage,
+        (_sized(8), _optional(_sized(8)), _token32, _uint, _uint, _uint, _uint, _key_announcement),
+    ),
+    17: (GoodbyeMessage, (_bool, _text(256))),
+    18: (PingMessage, (_uint, _uint, _id16)),
+    19: (PongMessage, (_uint, _uint, _id16, _uint)),
+    20: (InterestsMessage, (_uint, _uint, _each(_interest_entry, 4096), _each(_uint, 4096), _bool)),
+    21: (InterestsWantedMessage, (_uint,)),
+    22: (KeyMessage, (_key_announcement,)),
+    23: (KeyWantedMessage, (_sized(8),)),
+    24: (RecordMessage, (_bytes,)),
+    25: (GossipMessage, (_each(_node_pair, 256),)),
+    26: (RevocationsMessage, (_bytes, _uint, _token32)),
+    32: (DirectedMessage, (_name, _bytes)),
+    33: (RequestMessage, (_uint, _topic, _kind, _bytes, _headers, _millis, _uint, _bool)),
+    34: (ReplyMessage, (_uint, _kind, _optional(_bytes), _headers, _bool, _uint)),
+    35: (ErrorMessage, (_uint, _text(256), _text(4096), _uint)),
+    36: (CancelMessage, (_uint,)),
+    37: (CreditMessage, (_uint, _uint)),
+}
+"""Direct plane: code → message, forms of its fields."""
+
+
+def _batch_headers(value: Any) -> bool:
+    # A list of pairs on the wire: a CBOR map may have text and byte-string keys only.
+    return value is None or (
+        type(value) is list
+        and all(type(p) is list and len(p) == 2 and _uint(p[0]) and _headers(p[1]) for p in value)
+    )
+
+
+forms: Final[dict[type[Any], tuple[Form, ...]]] = {
+    Batch: (_topic, _uint, _uint, lambda v: _kind(v) or _bytes(v), _each(_bytes, 1 << 20), _batch_headers)
+}
