@@ -1,0 +1,48 @@
+# Each target makes its own .venv first; a machine with Python 3.11 or later is enough.
+
+VENV ?= .venv
+PYTEST_ARGS ?=
+
+RUN := $(VENV)/.installed-run
+DEV := $(VENV)/.installed-dev
+
+# Variables of make are not commands' business, but these two are tools/venv.sh's.
+export VENV PYTHON
+
+.PHONY: help demo test pytest lint types format bench clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(RUN) ## several nodes on this machine, sharing its telemetry (Ctrl-C ends it)
+	@if [ -t 1 ]; then exec $(VENV)/bin/mesh demo; else exec $(VENV)/bin/mesh demo --seconds 10; fi
+
+test: lint types pytest ## everything CI asks: lint, types, tests with coverage
+
+pytest: $(DEV) ## the tests alone, with coverage (PYTEST_ARGS=… for more)
+	@$(VENV)/bin/python -m pytest -q --cov --cov-report=term $(PYTEST_ARGS)
+
+lint: $(DEV) ## ruff: rules and format
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/ruff format --quiet --check .
+
+types: $(DEV) ## mypy, strict, over mesh and bridges
+	@$(VENV)/bin/mypy
+
+format: $(DEV) ## let ruff write the format
+	@$(VENV)/bin/ruff check --quiet --fix .
+	@$(VENV)/bin/ruff format --quiet .
+
+bench: $(DEV) ## measure rate and round trip beside bare pyzmq
+	@$(VENV)/bin/python -m benchmarks
+
+clean: ## remove the environment, caches and reports
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov build dist
+	find mesh bridges tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUN): pyproject.toml tools/venv.sh
+	@sh tools/venv.sh run
+
+$(DEV): pyproject.toml tools/venv.sh
+	@sh tools/venv.sh dev

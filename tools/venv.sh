@@ -1,0 +1,69 @@
+#!/bin/sh
+# Make .venv beside pyproject.toml and install the project into it (editable).
+#
+#   sh tools/venv.sh run    what the `mesh` command needs
+#   sh tools/venv.sh dev    that, every extra, and the tools for tests, types and lint
+#
+# Needs Python 3.11 or later and a way to reach a package index; nothing else.
+# PYTHON=… chooses the interpreter, VENV=… another folder. Safe to call again.
+set -eu
+cd "$(dirname "$0")/.."
+venv=${VENV:-.venv}
+what=${1:-run}
+
+fail() { echo "zeromesh: $*" >&2; exit 1; }
+
+case $what in
+run) requirement=. ;;
+dev) requirement='.[all,dev]' ;;
+*) fail "tools/venv.sh takes 'run' or 'dev', not '$what'" ;;
+esac
+
+new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+find_python() {
+    if [ -n "${PYTHON:-}" ]; then
+        new_enough "$PYTHON" || fail "PYTHON=$PYTHON is not Python 3.11 or later"
+        echo "$PYTHON"
+        return
+    fi
+    # The usual name first: it is the one most likely to come with venv and pip.
+    for candidate in python3 python3.14 python3.13 python3.12 python3.11 python; do
+        if command -v "$candidate" >/dev/null 2>&1 && new_enough "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    found=$(python3 --version 2>/dev/null || echo "no python3")
+    fail "Python 3.11 or later is needed, found $found (set PYTHON=… to name another)"
+}
+
+make_venv() {
+    python=$(find_python) || exit 1
+    echo "zeromesh: making $venv with $("$python" --version)"
+    # Some distributions ship Python without ensurepip; a pip of the system can fill in for it.
+    "$python" -m venv --clear "$venv" >/dev/null 2>&1 && return
+    "$python" -m venv --clear --without-pip "$venv" 2>/dev/null &&
+        "$python" -m pip --quiet --python "$venv/bin/python" install pip 2>/dev/null && return
+    rm -rf "$venv"
+    fail "$("$python" --version) cannot make a virtual environment: install its venv package (Debian: python3-venv)"
+}
+
+if [ -e "$venv/bin/python" ] || [ -L "$venv/bin/python" ]; then
+    if ! new_enough "$venv/bin/python" || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+        echo "zeromesh: $venv is broken or older than Python 3.11"
+        make_venv
+    fi
+elif [ -e "$venv" ] && [ -n "$(ls -A "$venv")" ] && [ ! -e "$venv/pyvenv.cfg" ]; then
+    fail "$venv exists and is not a virtual environment: move it away or set VENV=…"
+else
+    make_venv
+fi
+
+echo "zeromesh: installing ($what) into $venv …"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --editable "$requirement" ||
+    fail "installing failed; the lines above say why (no network?)"
+
+# The stamps tell make that the environment is as new as pyproject.toml.
+touch "$venv/.installed-run"
+[ "$what" = run ] || touch "$venv/.installed-dev"
