@@ -1,0 +1,179 @@
+"""The broadcast plane's rules: sealing, blinded tags, authenticated subscriptions, barriers.
+
+Sending: a topic and an encoded batch → tag chain, sealed frame.  Receiving: (tag, frame)
+→ the keyring opens it → owner and plaintext, or a ``RemoteProtocolError`` with the reason.
+
+Our subscriptions: a pattern → its tag prefix → a body with a MAC, counted, so that two
+patterns with one prefix share it.  Theirs: a body → MAC checked under the token which that peer
+gave us over its direct link → the tag to set on the pipe, or a refusal at no cost in memory.
+
+A *barrier* proves that the whole path works: a fresh random tag, subscribed after all others
+on the same socket, that each publisher echoes with a sealed frame once it knows the subscriber's
+interests up to the version that the tag names.  The echo's arrival from a publisher means
+that everything subscribed before is live there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from mesh.config import Config
+from mesh.core.envelope import BARRIER, BATCH, Keyring, Opened, SealingKey
+from mesh.core.messages import KeyAnnouncement
+from mesh.core.tags import (
+    TagKey,
+    barrier_tag,
+    parse_barrier,
+    parse_subscription,
+    subscription_body,
+    verify_subscription,
+)
+from mesh.core.types import NodeId, RandomBytes, Reason, RemoteProtocolError
+
+__all__ = ["Broadcast", "Seen"]
+
+_BARRIERS_PER_PEER: Final = 16  # outstanding at once; a subscriber replaces its barrier, so two would do
+
+
+class Seen(NamedTuple):
+    """A subscription that was accepted. ``barrier`` is the interests version if it is one."""
+
+    peer: NodeId
+    tag: bytes
+    subscribe: bool
+    barrier: int | None
+
+
+class Broadcast:
+    """Our side of the broadcast plane. ``clock`` is monotonic seconds."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        config: Config,
+        rng: RandomBytes,
+        clock: float,
+        mesh_secret: bytes,
+        secret_epoch: int,
+    ) -> None:
+        self._node = node
+        self._config = config
+        self._rng = rng
+        self._tags = TagKey(mesh_secret)
+        self.secret_epoch = secret_epoch
+        self.token = rng(32)
+        self.token_epoch = 1
+        self._sealing = SealingKey(
+            rng(8),
+            rng(32),
+            clock,
+            max_frames=config.key_frames,
+            max_bytes=config.key_bytes,
+            lifetime=config.key_lifetime,
+        )
+        self.keyring = Keyring(config.limits.replay_window)
+        self._chains: dict[str, bytes] = {}
+        self._wanted: Counter[bytes] = Counter()
+        self._barrier: tuple[bytes, int] | None = None
+        self._seen: dict[NodeId, set[bytes]] = {}
+
+    # -- sending ---------------------------------------------------------------
+
+    def tag(self, topic: str) -> bytes:
+        """The tag chain that stands in front of frames of ``topic``."""
+        chain = self._chains.get(topic)
+        if chain is None:
+            if len(self._chains) >= 65536:  # as many topics as one node is likely to publish
+                self._chains.clear()
+            chain = self._chains[topic] = self._tags.chain(topic)
+        return chain
+
+    def seal(self, tag: bytes, plaintext: bytes, clock: float) -> bytes:
+        """One sealed frame for all subscribers of ``tag``."""
+        return self._sealing.seal(BATCH, tag, plaintext, clock)
+
+    def echo(self, tag: bytes, clock: float) -> bytes:
+        """The frame that answers a barrier."""
+        return self._sealing.seal(BARRIER, tag, b"", clock)
+
+    def announcement(self) -> KeyAnnouncement:
+        """Our sealing key as it stands, for a peer that may read."""
+        return self._sealing.announcement()
+
+    # -- receiving -------------------------------------------------------------
+
+    def open(self, tag: bytes, frame: bytes) -> Opened:
+        """Authenticate and open a frame. Raises ``RemoteProtocolError``; changes nothing if it does."""
+        return self.keyring.open(tag, frame)
+
+    # -- our subscriptions -----------------------------------------------------
+
+    def want(self, pattern: str) -> bytes | None:
+        """Count a pattern in; the body to subscribe if its tag is new."""
+        prefix = self._tags.prefix(pattern)
+        self._wanted[prefix] += 1
+        return self._body(prefix) if self._wanted[prefix] == 1 else None
+
+    def unwant(self, pattern: str) -> bytes | None:
+        """Count a pattern out; the body to unsubscribe if nobody needs its tag any more."""
+        prefix = self._tags.prefix(pattern)
+        self._wanted[prefix] -= 1
+        if self._wanted[prefix] > 0:
+            return None
+        del self._wanted[prefix]
+        return self._body(prefix)
+
+    def _body(self, tag: bytes) -> bytes:
+        return subscription_body(self._node, self.token_epoch, self.token, tag)
+
+    def begin_barrier(self, version: int) -> tuple[bytes | None, bytes]:
+        """(body of the barrier that this one replaces, body to subscribe)."""
+        old = self.end_barrier()
+        tag = barrier_tag(self._rng(8), version)
+        self._barrier = (tag, version)
+        return old, self._body(tag)
+
+    def end_barrier(self) -> bytes | None:
+        """The body to unsubscribe, if a barrier stands."""
+        if self._barrier is None:
+            return None
+        tag, _ = self._barrier
+        self._barrier = None
+        return self._body(tag)
+
+    def echoed(self, tag: bytes) -> int | None:
+        """The interests version of our barrier, if ``tag`` is it."""
+        if self._barrier is None or self._barrier[0] != tag:
+            return None
+        return self._barrier[1]
+
+    # -- their subscriptions ---------------------------------------------------
+
+    def subscription(
+        self, message: bytes, token_of: Callable[[NodeId], tuple[int, bytes] | None]
+    ) -> Seen:
+        """Judge a subscription (ZMTP's first byte included). Raises ``RemoteProtocolError``."""
+        if len(message) > self._config.limits.subscription_frame_bytes or message[:1] not in (b"\0", b"\1"):
+            raise RemoteProtocolError(Reason.BAD_SUBSCRIPTION, "form")
+        body = parse_subscription(message[1:])
+        token = token_of(body.node)
+        if token is None or token[0] != body.epoch or not verify_subscription(body, token[1]):
+            raise RemoteProtocolError(Reason.BAD_SUBSCRIPTION, "MAC")
+        barrier = parse_barrier(body.tag)
+        version = None if barrier is None else barrier[1]
+        subscribe = message[0] == 1
+        held = self._seen.setdefault(body.node, set())
+        if not subscribe:
+            held.discard(body.tag)
+        elif body.tag not in held:
+            if len(held) >= self._config.limits.subscriptions_per_peer + _BARRIERS_PER_PEER:
+                raise RemoteProtocolError(Reason.TOO_MANY, "subscriptions")
+            held.add(body.tag)
+        return Seen(body.node, body.tag, subscribe, version)
+
+    def forget(self, peer: NodeId) -> None:
+        """The peer's session ended: its keys and tags count no more."""
+        self._seen.pop(peer, None)
+        self.keyring.remove(peer)

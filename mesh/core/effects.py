@@ -1,0 +1,161 @@
+"""What the core wants done: the only way in which it touches the world.
+
+Every input to the engine may append effects; the node carries them out in order, at
+once, and none of them waits.  A test reads them instead.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from mesh.core.types import NodeId
+
+__all__ = [
+    "AdmitBroadcast",
+    "Allow",
+    "CloseIntro",
+    "CloseLink",
+    "ConnectBroadcast",
+    "Dial",
+    "DisconnectBroadcast",
+    "Disallow",
+    "Effect",
+    "HangUp",
+    "Incident",
+    "OpenLink",
+    "PeerChange",
+    "PeerChanged",
+    "PublishFrame",
+    "SendDialled",
+    "SendDirect",
+    "SendIntro",
+    "Subscribe",
+    "Unsubscribe",
+]
+
+
+class Dial(NamedTuple):
+    """Begin introduction number ``dial`` at an intro endpoint, and send ``frame`` on it."""
+
+    dial: int
+    endpoint: str
+    frame: bytes
+
+
+class SendDialled(NamedTuple):
+    dial: int
+    frame: bytes
+
+
+class HangUp(NamedTuple):
+    """Close introduction number ``dial``."""
+
+    dial: int
+
+
+class SendIntro(NamedTuple):
+    """Answer a stranger."""
+
+    route: int
+    frame: bytes
+
+
+class CloseIntro(NamedTuple):
+    route: int
+
+
+class Allow(NamedTuple):
+    peer: NodeId
+    link_key: bytes
+
+
+class Disallow(NamedTuple):
+    peer: NodeId
+
+
+class OpenLink(NamedTuple):
+    peer: NodeId
+    link_key: bytes
+    endpoint: str
+
+
+class CloseLink(NamedTuple):
+    peer: NodeId
+
+
+class SendDirect(NamedTuple):
+    """A message of the direct plane, still to be encoded."""
+
+    peer: NodeId
+    message: Any
+
+
+class AdmitBroadcast(NamedTuple):
+    host: str
+
+
+class ConnectBroadcast(NamedTuple):
+    peer: NodeId
+    endpoint: str
+
+
+class DisconnectBroadcast(NamedTuple):
+    peer: NodeId
+
+
+class Subscribe(NamedTuple):
+    body: bytes
+
+
+class Unsubscribe(NamedTuple):
+    body: bytes
+
+
+class PublishFrame(NamedTuple):
+    tag: bytes
+    frame: bytes
+
+
+class PeerChange(StrEnum):
+    JOINED = "joined"
+    SUSPECTED = "suspected"
+    RECOVERED = "recovered"
+    LEFT = "left"
+
+
+class PeerChanged(NamedTuple):
+    """Something for ``watch_peers()``. ``why`` is in words, for the log."""
+
+    peer: NodeId
+    change: PeerChange
+    why: str
+
+
+class Incident(NamedTuple):
+    """Something for the log that a person may have to act on (never payloads or secrets)."""
+
+    kind: str
+    detail: str
+
+
+Effect = (
+    Dial
+    | SendDialled
+    | HangUp
+    | SendIntro
+    | CloseIntro
+    | Allow
+    | Disallow
+    | OpenLink
+    | CloseLink
+    | SendDirect
+    | AdmitBroadcast
+    | ConnectBroadcast
+    | DisconnectBroadcast
+    | Subscribe
+    | Unsubscribe
+    | PublishFrame
+    | PeerChanged
+    | Incident
+)

@@ -1,0 +1,674 @@
+"""The whole protocol of one node, without a socket, a clock or a task.
+
+Inputs are what the node saw: a hint, a frame of one of the three planes, a subscription
+seen on the broadcast socket, the time.  Outputs are ``effects`` (``take_effects``), in order, for the
+node to carry out at once, and, on the two paths that carry a program's messages, return values,
+so that a batch passes through in one call:
+
+    broadcast_received(tag, frame) → Delivery | None      a sealed batch, opened, decoded, accounted
+    direct_received(peer, frame)   → message | None       a request, reply, directed batch …
+
+The parts: ``introductions`` (intro plane), ``links`` (direct plane), ``broadcast`` (sealing,
+tags, barriers), ``router`` (who wants what).  This module only passes things between them.
+
+``clock`` is monotonic seconds; ``now`` is wall-clock seconds since the Unix epoch,
+which only certificates and timestamps need.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+
+from mesh.config import Config
+from mesh.core.broadcast import Broadcast
+from mesh.core.codec import decode_batch, decode_direct
+from mesh.core.effects import (
+    Effect,
+    Incident,
+    PublishFrame,
+    SendDirect,
+    Subscribe,
+    Unsubscribe,
+)
+from mesh.core.envelope import BARRIER, OpeningKey
+from mesh.core.handshake import Introduced, Introducer
+from mesh.core.identity import NodeRecord, Revocations, SigningKey, sign_record, verify_record
+from mesh.core.interest import InterestSet
+from mesh.core.introductions import Introductions
+from mesh.core.links import Links, choose_address
+from mesh.core.membership import LivenessState
+from mesh.core.messages import (
+    AttachMessage,
+    Batch,
+    GoodbyeMessage,
+    GossipMessage,
+    InterestEntry,
+    InterestsMessage,
+    InterestsWantedMessage,
+    KeyAnnouncement,
+    KeyMessage,
+    KeyWantedMessage,
+    PingMessage,
+    PongMessage,
+    RecordMessage,
+    RevocationsMessage,
+)
+from mesh.core.router import LOCAL, SUBSCRIPTION, Router
+from mesh.core.sequence import StreamSequences
+from mesh.core.session import Session
+from mesh.core.types import (
+    PROTOCOL_VERSIONS,
+    Address,
+    MeshId,
+    NodeId,
+    RandomBytes,
+    Reason,
+    RemoteProtocolError,
+    node_id,
+)
+
+__all__ = ["Delivery", "Engine", "Papers", "Subscribed"]
+
+RECORD_LIFETIME: Final = 24 * 3600  # seconds; renewed at half of it
+_BARRIER_RETRY: Final = 0.25  # seconds; a barrier lost with a connection costs that much
+_HELD_FRAMES: Final = 1.0  # seconds for which a frame of an unknown key is held
+_GOSSIP_NODES: Final = 32  # pairs in one gossip message: about 24 KiB
+_SLEPT: Final = 1.0  # a timer that late means that the whole process was away
+_REFUSED_SEQUENCES: Final = 256  # departed peers whose sequence numbers are remembered
+
+
+class Papers(NamedTuple):
+    """What a node shows and holds: its member's credentials."""
+
+    mesh: MeshId
+    ca_public_key: bytes
+    key: SigningKey
+    certificate: bytes
+    secret: bytes
+    secret_epoch: int
+    revocations: Revocations | None
+
+
+class Delivery(NamedTuple):
+    """A batch that authenticated, with the messages of it that are new.
+
+    ``skip`` leading messages were delivered before; ``lost`` messages are missing in front of it.
+    """
+
+    session: Session
+    batch: Batch
+    skip: int
+    lost: int
+
+
+class Subscribed(NamedTuple):
+    """What to do with a subscription on the pipe it came from; ``tag`` None refuses it."""
+
+    tag: bytes | None
+    subscribe: bool
+
+
+class Engine:
+    """The protocol state of one node."""
+
+    def __init__(
+        self,
+        config: Config,
+        papers: Papers,
+        link_key: bytes,
+        name: str,
+        rng: RandomBytes,
+        clock: float,
+        now: float,
+    ) -> None:
+        self.config = config
+        self.node = node_id(link_key)
+        self._papers = papers
+        self._rng = rng
+        self._wall = now - clock
+        self._effects: list[Effect] = []
+        self.rejected: Counter[str] = Counter()
+        self._record = NodeRecord(
+            mesh=papers.mesh,
+            link_key=link_key,
+            name=name,
+            incarnation=int(now * 1000),
+            version=1,
+            addresses=(),
+            issued=int(now),
+            expires=int(now) + RECORD_LIFETIME,
+            versions=PROTOCOL_VERSIONS,
+        )
+        self._introducer = Introducer(
+            papers.ca_public_key, papers.certificate, sign_record(papers.key, self._record), papers.revocations
+        )
+        self.introductions = Introductions(
+            config, rng, self._introducer, self._introduced, self._effects, self._reject
+        )
+        self._interests = InterestSet()
+        self.router = Router()
+        self.broadcast = Broadcast(self.node, config, rng, clock, papers.secret, papers.secret_epoch)
+        self.links = Links(
+            config, rng, self.node, self._interests, self._attach_message, self._ended, self._effects
+        )
+        self._sequences: dict[NodeId, StreamSequences] = {}
+        self._held: deque[tuple[float, bytes, bytes]] = deque()
+        self._keys_wanted: dict[bytes, float] = {}
+        self._barrier_at = float("inf")
+        self._gossip_at = clock + config.gossip_interval
+        self._timer_due = clock
+        self.load = 0  # requests in our handlers, told to those who ask
+        self.released: list[tuple[bytes, bytes]] = []  # held frames whose key has come
+        self.pongs: list[tuple[NodeId, int, float | None]] = []  # (peer, token, seconds), for the node
+
+    # -- effects ---------------------------------------------------------------
+
+    def take_effects(self) -> list[Effect]:
+        """Everything that is to be done now, in order; the list starts empty again."""
+        if not self._effects:
+            return []
+        taken = self._effects[:]
+        self._effects.clear()
+        return taken
+
+    def _reject(self, reason: Reason) -> None:
+        self.rejected[reason.value] += 1
+
+    # -- who we are ------------------------------------------------------------
+
+    @property
+    def record(self) -> NodeRecord:
+        return self._record
+
+    def set_addresses(self, addresses: Sequence[Address], clock: float) -> None:
+        """Our addresses are now these: sign a new record and tell the peers."""
+        self._renew_record(clock, tuple(addresses)[: self.config.limits.addresses_per_node])
+
+    def _renew_record(self, clock: float, addresses: tuple[Address, ...]) -> None:
+        now = int(clock + self._wall)
+        self._record = replace(
+            self._record,
+            version=self._record.version + 1,
+            addresses=addresses,
+            issued=now,
+            expires=now + RECORD_LIFETIME,
+        )
+        self._introducer.record = sign_record(self._papers.key, self._record)
+        self.links.send_all([RecordMessage(self._introducer.record)])
+
+    # -- discovery and the intro plane -------------------------------------------
+
+    def hint(self, node: NodeId | None, intros: Iterable[str], clock: float, *, permanent: bool = False) -> None:
+        """Somebody may be reachable there."""
+        if node is not None and (node == self.node or node in self.links.departed):
+            return
+        self.introductions.dialer.offer(node, intros, clock, permanent=permanent)
+        self.introductions.dial_due(clock, self._no_dial())
+
+    def _no_dial(self) -> set[NodeId]:
+        return {self.node} | {
+            node
+            for node, session in self.links.sessions.items()
+            if (session.joined and session.liveness.state is not LivenessState.SUSPECT)
+            or (not session.joined and session.link_open and session.attach_tries == 0)
+        }
+
+    def unresolved(self) -> int:
+        """How many that were hinted at have neither joined nor failed once."""
+        sessions = self.links.sessions.values()
+        waiting = sum(1 for s in sessions if not s.joined and s.attach_tries == 0)
+        return waiting + self.introductions.unresolved(
+            {self.node, *(node for node in self.links.sessions)}
+        )
+
+    def dial_answered(self, dial: int, frame: bytes, clock: float) -> None:
+        self.introductions.answered(dial, frame, clock, clock + self._wall)
+
+    def dial_failed(self, dial: int, reason: str, clock: float) -> None:
+        self.introductions.dial_failed(dial, reason, clock)
+
+    def stranger_received(self, route: int, frame: bytes, host: str, clock: float) -> None:
+        self.introductions.stranger(route, frame, host, clock, clock + self._wall)
+
+    def _introduced(self, who: Introduced, intro: str, host: str, clock: float) -> bool:
+        node = who.record.node
+        if node in self.links.departed:
+            return False
+        if not self.links.introduce(who, intro, host, clock):
+            return False
+        if node != self.node:
+            self._offer(who.record, clock)
+            if not intro and choose_address(who.record.addresses, host=host) is None:
+                self.introductions.dial_due(clock, self._no_dial())
+        return True
+
+    def _offer(self, record: NodeRecord, clock: float) -> None:
+        # A peer on this machine can be reached over loopback and Unix sockets; others cannot.
+        ours = {a.intro.rpartition(":")[0] for a in self._record.addresses if not _loopback(a.intro)}
+        near = any(a.intro.rpartition(":")[0] in ours for a in record.addresses)
+        only = all(_loopback(a.intro) or a.intro.startswith("ipc://") for a in record.addresses)
+        endpoints = [
+            a.intro
+            for a in record.addresses
+            if near or only or not (_loopback(a.intro) or a.intro.startswith("ipc://"))
+        ]
+        self.introductions.dialer.offer(record.node, endpoints, clock, fresh=False)
+
+    # -- the direct plane ---------------------------------------------------------
+
+    def direct_seen(self, peer: NodeId, host: str) -> None:
+        """An allowed key's link came up, from ``host``."""
+        session = self.links.sessions.get(peer)
+        if session is not None:
+            session.host = host
+
+    def _attach_message(self, session: Session) -> AttachMessage:
+        assert session.mine is not None
+        return AttachMessage(
+            session.mine,
+            session.theirs,
+            self.broadcast.token,
+            self.broadcast.token_epoch,
+            self.broadcast.secret_epoch,
+            0 if self._introducer.revocations is None else self._introducer.revocations.version,
+            self._interests.version,
+            list(self.broadcast.announcement()),
+        )
+
+    def direct_received(self, peer: NodeId, frame: bytes, clock: float) -> Any:
+        """One frame over a peer's link. What a program asked for is returned; the rest is done here."""
+        session = self.links.sessions.get(peer)
+        if session is None:
+            self._reject(Reason.UNEXPECTED)
+            return None
+        try:
+            if len(frame) > self.config.limits.frame_bytes + 4096:
+                raise RemoteProtocolError(Reason.BAD_LENGTH)
+            message = decode_direct(frame)
+            if session.liveness.state is not LivenessState.ALIVE or clock - session.liveness.heard_at > 0.05:
+                self.links.heard(session, clock)
+            handler = _HANDLERS.get(type(message))
+            if handler is None:
+                if session.theirs is None:
+                    raise RemoteProtocolError(Reason.UNEXPECTED, "before attach")
+                return message
+            handler(self, session, message, clock)
+        except RemoteProtocolError as error:
+            self.rejected_from(session, error.reason, clock)
+        return None
+
+    def rejected_from(self, session: Session, reason: Reason, clock: float) -> None:
+        """A bad frame of a peer: counted, and by the table it may end the link."""
+        self._reject(reason)
+        if session.node in self.links.sessions:
+            self.links.strike(session, reason, clock)
+
+    def _on_attach(self, session: Session, message: AttachMessage, clock: float) -> None:
+        attached = self.links.heard_attach(session, message, clock)
+        if attached.new:
+            self.router.remove_peer(session.node)
+        self._add_key(session, message.key)
+        if not session.link_open:
+            # Its own link came through an address its record does not list: find one we can dial.
+            self._offer(session.introduced.record, clock)
+            self.introductions.dial_due(clock, self._no_dial())
+        if attached.connected:
+            self._begin_barrier(clock)
+        self._progress(session, clock)
+
+    def _add_key(self, session: Session, key: list[Any]) -> None:
+        announcement = KeyAnnouncement._make(key[:6])
+        self.broadcast.keyring.add(session.node, OpeningKey.from_announcement(announcement))
+        if self._held:
+            held, self._held = self._held, deque()
+            for _, tag, frame in held:
+                if frame[6:14] == announcement.key_id:
+                    self.released.append((tag, frame))
+                else:
+                    self._held.append((_, tag, frame))
+
+    def _progress(self, session: Session, clock: float) -> None:
+        waiting, session.barriers = session.barriers, []
+        for tag, version in waiting:
+            self._echo_when_known(session, tag, version, clock)
+        if self.links.progress(session, clock):
+            others = [s.encoded for s in self.links.sessions.values() if s.joined and s is not session]
+            for start in range(0, len(others), _GOSSIP_NODES):
+                pairs = [list(pair) for pair in others[start : start + _GOSSIP_NODES]]
+                self._effects.append(SendDirect(session.node, GossipMessage(pairs)))
+
+    def _on_goodbye(self, session: Session, message: GoodbyeMessage, clock: float) -> None:
+        if message.leaving:
+            self.introductions.dialer.forget(session.node)
+            self.links.end(session, "said goodbye", clock, departed=True)
+        else:
+            self._effects.append(Incident("peer ended the link", f"{session.name}: {message.text}"))
+            self.links.banned[session.node] = clock + self.config.redial_max
+            self.links.end(session, message.text or "ended the link", clock)
+
+    def _on_ping(self, session: Session, message: PingMessage, clock: float) -> None:
+        self.links.heard_ping(session, message, self.load)
+
+    def _on_pong(self, session: Session, message: PongMessage, clock: float) -> None:
+        self.pongs.append((session.node, message.token, self.links.heard_pong(session, message, clock)))
+
+    def _on_interests(self, session: Session, message: InterestsMessage, clock: float) -> None:
+        change = session.interests.apply(message)
+        if change is None:
+            return
+        if change.resync:
+            self._effects.append(SendDirect(session.node, InterestsWantedMessage(session.interests.version)))
+            return
+        if change.removed:
+            self.router.remove(session.node, change.removed)
+        if change.added:
+            self.router.add(session.node, change.added)
+        self._progress(session, clock)
+
+    def _on_interests_wanted(self, session: Session, message: InterestsWantedMessage, clock: float) -> None:
+        self._effects += [SendDirect(session.node, page) for page in self._interests.snapshot()]
+
+    def _on_key(self, session: Session, message: KeyMessage, clock: float) -> None:
+        self._add_key(session, message.key)
+
+    def _on_key_wanted(self, session: Session, message: KeyWantedMessage, clock: float) -> None:
+        ours = self.broadcast.announcement()
+        if message.key_id == ours.key_id:
+            self._effects.append(SendDirect(session.node, KeyMessage(list(ours))))
+
+    def _on_record(self, session: Session, message: RecordMessage, clock: float) -> None:
+        record = verify_record(message.record, session.introduced.certificate, clock + self._wall)
+        if record.node != session.node:
+            raise RemoteProtocolError(Reason.BAD_RECORD, "of another node")
+        if record.version > session.introduced.record.version:
+            encoded = (session.encoded[0], message.record)
+            session.introduced = session.introduced._replace(record=record, encoded=encoded)
+            session.encoded = encoded
+            self._offer(record, clock)
+
+    def _on_gossip(self, session: Session, message: GossipMessage, clock: float) -> None:
+        now = clock + self._wall
+        for certificate, encoded in message.nodes:
+            known = {s.encoded[1] for s in self.links.sessions.values()}
+            if encoded in known:
+                continue
+            try:
+                who = self._introducer.judge(certificate, encoded, PROTOCOL_VERSIONS[1], now)
+            except RemoteProtocolError as error:
+                # Stale rather than hostile: what the gossiper heard may have expired since.
+                self._reject(error.reason)
+                continue
+            node = who.record.node
+            if node != self.node and node not in self.links.departed and node not in self.links.sessions:
+                self._offer(who.record, clock)
+        self.introductions.dial_due(clock, self._no_dial())
+
+    def _on_revocations(self, session: Session, message: RevocationsMessage, clock: float) -> None:
+        raise RemoteProtocolError(Reason.UNEXPECTED, "revocations")
+
+    # -- the broadcast plane --------------------------------------------------------
+
+    def subscription_received(self, message: bytes, clock: float) -> Subscribed:
+        """A subscription seen on our broadcast socket."""
+        try:
+            seen = self.broadcast.subscription(message, self._token_of)
+        except RemoteProtocolError as error:
+            self._reject(error.reason)
+            return Subscribed(None, True)
+        if seen.barrier is not None and seen.subscribe:
+            session = self.links.sessions[seen.peer]
+            if len(session.barriers) < 16:
+                session.barriers.append((seen.tag, seen.barrier))
+            # Echoed at the next step, when the tag stands on the pipe: see ``subscription_set``.
+        return Subscribed(seen.tag, seen.subscribe)
+
+    def subscription_set(self, clock: float) -> None:
+        """The verdicts given since the last call are carried out: answer the barriers among them."""
+        for session in list(self.links.sessions.values()):
+            if session.barriers:
+                self._progress(session, clock)
+
+    def _token_of(self, peer: NodeId) -> tuple[int, bytes] | None:
+        session = self.links.sessions.get(peer)
+        return None if session is None else session.token
+
+    def _echo_when_known(self, session: Session, tag: bytes, version: int, clock: float) -> None:
+        if session.interests.version < version:
+            session.barriers.append((tag, version))
+            return
+        session.live = max(session.live, version)
+        self._effects.append(PublishFrame(tag, self.broadcast.echo(tag, clock)))
+
+    def broadcast_received(self, tag: bytes, frame: bytes, clock: float) -> Delivery | None:
+        """One sealed frame. None if it was not a batch for a program, or was rejected and counted."""
+        session: Session | None = None
+        try:
+            opened = self.broadcast.open(tag, frame)
+            session = self.links.sessions.get(opened.owner)
+            if session is None:
+                raise RemoteProtocolError(Reason.UNKNOWN_KEY, "its owner left")
+            if clock - session.liveness.heard_at > 0.05:
+                self.links.heard(session, clock)
+            if opened.frame_type == BARRIER:
+                self._echoed(session, tag, clock)
+                return None
+            batch = decode_batch(opened.plaintext)
+        except RemoteProtocolError as error:
+            self._bad_frame(error.reason, session, tag, frame, clock)
+            return None
+        if not self.router.subscribed(batch.topic):
+            return None  # a tag let it through by chance, or we have just unsubscribed
+        seen = self.sequences(session.node).observe(batch.topic, batch.sequence, len(batch.values))
+        return Delivery(session, batch, seen.fresh_from, seen.lost)
+
+    def sequences(self, node: NodeId) -> StreamSequences:
+        """The sequence numbers of one publisher; they outlive its session, so that what was
+        lost between two sessions is counted."""
+        sequences = self._sequences.get(node)
+        if sequences is None:
+            if len(self._sequences) >= _REFUSED_SEQUENCES + len(self.links.sessions):
+                gone = next(n for n in self._sequences if n not in self.links.sessions)
+                del self._sequences[gone]
+            sequences = self._sequences[node] = StreamSequences()
+        return sequences
+
+    def _bad_frame(
+        self, reason: Reason, session: Session | None, tag: bytes, frame: bytes, clock: float
+    ) -> None:
+        if reason is Reason.UNKNOWN_KEY and session is None and len(frame) >= 14:
+            self._hold(tag, frame, clock)
+            return
+        if session is not None:
+            self.rejected_from(session, reason, clock)
+            return
+        self._reject(reason)
+        owner = self.broadcast.keyring.owner(frame[6:14]) if len(frame) >= 14 else None
+        session = None if owner is None else self.links.sessions.get(owner)
+        if session is not None and reason is Reason.FUTURE_EPOCH:
+            self._want_key(frame[6:14], [session], clock)
+        elif session is not None:
+            self.links.strike(session, reason, clock)
+
+    def _hold(self, tag: bytes, frame: bytes, clock: float) -> None:
+        if len(self._held) >= self.config.limits.unknown_key_frames:
+            self._reject(Reason.UNKNOWN_KEY)
+            return
+        self._held.append((clock, tag, frame))
+        self._want_key(frame[6:14], list(self.links.sessions.values()), clock)
+
+    def _want_key(self, key_id: bytes, sessions: list[Session], clock: float) -> None:
+        if self._keys_wanted.get(key_id, -1.0) > clock - _HELD_FRAMES:
+            return
+        if len(self._keys_wanted) >= self.config.limits.unknown_key_frames:
+            self._keys_wanted.clear()
+        self._keys_wanted[key_id] = clock
+        self._effects += [SendDirect(s.node, KeyWantedMessage(key_id)) for s in sessions if s.link_open]
+
+    def take_released(self) -> list[tuple[bytes, bytes]]:
+        """Held frames whose key has come since: give them to ``broadcast_received`` again."""
+        released, self.released = self.released, []
+        return released
+
+    # -- our interests --------------------------------------------------------------
+
+    def add_interest(
+        self, kind: str, pattern: str, clock: float, *, group: str = "", history: int = 0, mode: int = 0
+    ) -> InterestEntry:
+        """A subscription or responder of ours begins: tell everybody."""
+        before = self._interests.version
+        entry = self._interests.add(kind, pattern, group, history, mode)
+        self.router.add(LOCAL, [entry])
+        if kind == SUBSCRIPTION and not group:
+            body = self.broadcast.want(pattern)
+            if body is not None:
+                self._effects.append(Subscribe(body))
+        self.links.send_all(self._interests.changes_since(before))
+        self._begin_barrier(clock)
+        return entry
+
+    def remove_interest(self, entry: InterestEntry, clock: float) -> None:
+        """It ended."""
+        before = self._interests.version
+        self._interests.remove(entry.number)
+        self.router.remove(LOCAL, [entry])
+        if entry.kind == SUBSCRIPTION and not entry.group:
+            body = self.broadcast.unwant(entry.pattern)
+            if body is not None:
+                self._effects.append(Unsubscribe(body))
+        self.links.send_all(self._interests.changes_since(before))
+        for sequences in self._sequences.values():
+            sequences.forget_if(lambda topic: not self.router.subscribed(topic))
+
+    @property
+    def interests_version(self) -> int:
+        return self._interests.version
+
+    def unconfirmed(self, version: int) -> set[NodeId]:
+        """The joined peers that have not yet proven that our interests up to ``version`` are live."""
+        return {node for node, s in self.links.sessions.items() if s.joined and s.confirmed < version}
+
+    def live_interests(self, peer: NodeId) -> int:
+        """The version of the peer's interests that are proven live here; -1 if none."""
+        session = self.links.sessions.get(peer)
+        return -1 if session is None else session.live
+
+    def _begin_barrier(self, clock: float) -> None:
+        if not any(s.broadcast_connected for s in self.links.sessions.values()):
+            return
+        old, body = self.broadcast.begin_barrier(self._interests.version)
+        self._effects.append(Subscribe(body))
+        if old is not None:
+            self._effects.append(Unsubscribe(old))
+        self._barrier_at = clock + _BARRIER_RETRY
+
+    def _echoed(self, session: Session, tag: bytes, clock: float) -> None:
+        version = self.broadcast.echoed(tag)
+        if version is None:
+            return  # an older barrier of ours
+        session.confirmed = max(session.confirmed, version)
+        if not self._unproven():
+            self._end_barrier()
+
+    def _unproven(self) -> bool:
+        version = self._interests.version
+        return any(
+            s.broadcast_connected and s.confirmed < version for s in self.links.sessions.values()
+        )
+
+    def _end_barrier(self) -> None:
+        self._barrier_at = float("inf")
+        body = self.broadcast.end_barrier()
+        if body is not None:
+            self._effects.append(Unsubscribe(body))
+
+    # -- leaving and peers -----------------------------------------------------------
+
+    def say_goodbye(self) -> None:
+        """Tell every peer that this node leaves."""
+        self.links.send_all([GoodbyeMessage(True, "")])
+
+    def ping(self, peer: NodeId, clock: float) -> int:
+        """Ask a peer; its token comes back in ``pongs``. The peer must have a session."""
+        return self.links.ping(self.links.sessions[peer], clock)
+
+    def _ended(self, session: Session) -> None:
+        if session.node not in self.links.departed:
+            self.introductions.dialer.lost(session.node, self._timer_due)
+        self.router.remove_peer(session.node)
+        self.broadcast.forget(session.node)
+        if self._barrier_at != float("inf") and not self._unproven():
+            self._end_barrier()
+
+    # -- time ------------------------------------------------------------------------
+
+    def handle_timer(self, clock: float, now: float) -> None:
+        """Do what is due. ``now`` is the wall clock, which may have been set meanwhile."""
+        self._wall = now - clock
+        if clock - self._timer_due > _SLEPT:
+            self.links.excuse(clock)
+        self.introductions.expire(clock)
+        self.links.timer(clock, lambda session: self._redial(session, clock))
+        self.introductions.dial_due(clock, self._no_dial())
+        if self._barrier_at <= clock:
+            if self._unproven():
+                self._begin_barrier(clock)
+            else:
+                self._end_barrier()
+        while self._held and self._held[0][0] <= clock - _HELD_FRAMES:
+            self._held.popleft()
+            self._reject(Reason.UNKNOWN_KEY)
+        if self._gossip_at <= clock:
+            self._gossip(clock)
+        if now > (self._record.issued + self._record.expires) / 2:
+            self._renew_record(clock, self._record.addresses)
+        self._timer_due = self.next_timer(clock)
+
+    def _redial(self, session: Session, clock: float) -> None:
+        self._offer(session.introduced.record, clock)
+        self.introductions.dialer.lost(session.node, clock)
+
+    def _gossip(self, clock: float) -> None:
+        self._gossip_at = clock + self.config.gossip_interval
+        joined = [s for s in self.links.sessions.values() if s.joined]
+        self.introductions.dialer.expire(clock, [s.node for s in joined])
+        if len(joined) < 2:
+            return
+        order = int.from_bytes(self._rng(4), "big")
+        listener = joined[order % len(joined)]
+        start = (order // len(joined)) % len(joined)
+        told = [s for s in joined[start:] + joined[:start] if s is not listener][:_GOSSIP_NODES]
+        self._effects.append(SendDirect(listener.node, GossipMessage([list(s.encoded) for s in told])))
+
+    def next_timer(self, clock: float) -> float:
+        """When to call ``handle_timer`` next."""
+        times = [
+            self.introductions.deadline(self._no_dial()),
+            self.links.deadline(),
+            self._barrier_at,
+            self._gossip_at,
+        ]
+        if self._held:
+            times.append(self._held[0][0] + _HELD_FRAMES)
+        return max(clock, min(times))
+
+
+def _loopback(endpoint: str) -> bool:
+    return endpoint.startswith(("tcp://127.", "tcp://[::1]", "tcp://localhost"))
+
+
+_HANDLERS: Final[dict[type[Any], Any]] = {
+    AttachMessage: Engine._on_attach,
+    GoodbyeMessage: Engine._on_goodbye,
+    PingMessage: Engine._on_ping,
+    PongMessage: Engine._on_pong,
+    InterestsMessage: Engine._on_interests,
+    InterestsWantedMessage: Engine._on_interests_wanted,
+    KeyMessage: Engine._on_key,
+    KeyWantedMessage: Engine._on_key_wanted,
+    RecordMessage: Engine._on_record,
+    GossipMessage: Engine._on_gossip,
+    RevocationsMessage: Engine._on_revocations,
+}

@@ -1,0 +1,327 @@
+"""The direct plane: from an introduction to a live peer, and from there to its departure.
+
+introduced → Allow, OpenLink, Attach … (``session`` draws it) → interests exchanged, barrier seen →
+JOINED.  Then: any frame is a keepalive, silence is probed (``membership``), interests travel as
+versioned changes and are compared by digest with every ping, known peers are told
+to each other.  Gone, goodbye, or too many bad frames → everything of the peer is taken back, LEFT.
+
+``Links`` owns the sessions; what a peer's frames ask for beyond this plane goes up to the engine
+as return values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from mesh.config import Config
+from mesh.core.effects import (
+    AdmitBroadcast,
+    Allow,
+    CloseLink,
+    ConnectBroadcast,
+    Disallow,
+    DisconnectBroadcast,
+    Effect,
+    Incident,
+    OpenLink,
+    PeerChange,
+    PeerChanged,
+    SendDirect,
+)
+from mesh.core.handshake import Introduced
+from mesh.core.interest import InterestSet
+from mesh.core.membership import Action, Liveness, LivenessState, Timing
+from mesh.core.messages import AttachMessage, GoodbyeMessage, InterestsWantedMessage, PingMessage, PongMessage
+from mesh.core.session import Session
+from mesh.core.strikes import BACKOFF, Strikes
+from mesh.core.types import Address, NodeId, RandomBytes, Reason
+
+__all__ = ["Attached", "Links", "choose_address"]
+
+_DEPARTED: Final = 1024  # tombstones: node ids that said goodbye, so that gossip does not dial them again
+
+
+def host_of(endpoint: str) -> str:
+    """The host part of ``tcp://host:port``; empty for ipc."""
+    if not endpoint.startswith("tcp://"):
+        return ""
+    return endpoint[6:].rpartition(":")[0].strip("[]")
+
+
+def choose_address(addresses: Sequence[Address], *, intro: str = "", host: str = "") -> Address | None:
+    """Which of a peer's addresses to use.
+
+    ``intro`` is the intro endpoint of it that answered us, ``host`` the address
+    its own link comes from. Behind a name or a translated address the record
+    lists neither: then the ports of its first TCP address at the host that answered.
+    """
+    for address in addresses:
+        if intro and address.intro == intro:
+            return address
+    for address in addresses:
+        if host and host_of(address.intro) == host:
+            return address
+    if intro.startswith("tcp://"):
+        where = intro[6:].rpartition(":")[0]
+        for address in addresses:
+            if address.intro.startswith("tcp://"):
+                return Address(
+                    intro,
+                    f"tcp://{where}:{address.direct.rpartition(':')[2]}",
+                    f"tcp://{where}:{address.broadcast.rpartition(':')[2]}",
+                )
+    if not host:  # a link over a Unix socket has no address
+        for address in addresses:
+            if address.intro.startswith("ipc://"):
+                return address
+    return None
+
+
+class Attached(NamedTuple):
+    """What an Attach changed: a new session of the peer, our subscriber connected to it."""
+
+    new: bool
+    connected: bool
+
+
+class Links:
+    """Every peer's session. ``clock`` is monotonic seconds."""
+
+    def __init__(
+        self,
+        config: Config,
+        rng: RandomBytes,
+        own: NodeId,
+        interests: InterestSet,
+        attach_message: Callable[[Session], AttachMessage],
+        ended: Callable[[Session], None],
+        effects: list[Effect],
+    ) -> None:
+        self._config = config
+        self._rng = rng
+        self._own = own
+        self._interests = interests
+        self._attach_message = attach_message
+        self._ended = ended
+        self._effects = effects
+        self._timing = Timing(config.probe_after, config.probe_timeout, config.gone_after)
+        self.sessions: dict[NodeId, Session] = {}
+        self.departed: dict[NodeId, None] = {}
+        self.banned: dict[NodeId, float] = {}
+        self._next_token = 1
+
+    # -- beginning -------------------------------------------------------------
+
+    def introduce(self, who: Introduced, intro: str, host: str, clock: float) -> bool:
+        """Somebody was introduced. False: no room, or not wanted now."""
+        node = who.record.node
+        if node == self._own:
+            return True
+        if self.banned.get(node, 0) > clock:
+            return False
+        session = self.sessions.get(node)
+        if session is None:
+            if len(self.sessions) >= self._config.limits.peers:
+                return False
+            session = Session(who, Liveness(self._timing, clock), self._config.limits.subscriptions_per_peer)
+            session.attach_deadline = clock + 3 * self._config.attach_timeout
+            self.sessions[node] = session
+            self._effects.append(Allow(node, who.record.link_key))
+        elif who.record.version >= session.introduced.record.version:
+            session.introduced = who
+            session.encoded = who.encoded
+        if intro:
+            address = choose_address(who.record.addresses, intro=intro)
+            suspect = session.liveness.state is LivenessState.SUSPECT
+            if address is not None and (not session.link_open or suspect):
+                self._open(session, address, clock)
+        return True
+
+    def _open(self, session: Session, address: Address, clock: float) -> None:
+        session.address = address
+        session.begin_link(self._rng(8))
+        session.attach_deadline = clock + self._config.attach_timeout
+        self._effects.append(OpenLink(session.node, session.introduced.record.link_key, address.direct))
+        self._attach(session)
+        self._effects += [SendDirect(session.node, page) for page in self._interests.snapshot()]
+
+    def _attach(self, session: Session) -> None:
+        self._effects.append(SendDirect(session.node, self._attach_message(session)))
+        session.answered_theirs = session.theirs
+
+    def heard_attach(self, session: Session, message: AttachMessage, clock: float) -> Attached:
+        """The peer's word on its own link to us."""
+        forgot = session.theirs is not None and session.answered
+        new = session.heard_attach(message)
+        if new and forgot:
+            # It forgot us (it gave us up, or reopened its link): so does our side of the link.
+            session.link_open = False
+        if not session.link_open:
+            addresses = session.introduced.record.addresses
+            address = session.address or choose_address(addresses, host=session.host)
+            if address is not None:
+                self._open(session, address, clock)
+            # else dialling its intro endpoints will find one that works
+        elif session.must_answer(message):
+            self._attach(session)
+        if session.host:
+            self._effects.append(AdmitBroadcast(session.host))
+        if new and session.broadcast_connected:
+            session.broadcast_connected = False
+            self._effects.append(DisconnectBroadcast(session.node))
+        # Not before it has answered: then it holds our token, and refuses none of our subscriptions.
+        connected = session.answered and not session.broadcast_connected and session.address is not None
+        if connected and session.address is not None:
+            session.broadcast_connected = True
+            self._effects.append(ConnectBroadcast(session.node, session.address.broadcast))
+        return Attached(new, connected)
+
+    def progress(self, session: Session, clock: float, *, without_broadcast: bool = False) -> bool:
+        """Has it joined with this step? Then say so. True if it did."""
+        if session.joined or not session.attached:
+            return False
+        if session.live < 0 and not without_broadcast:
+            return False
+        session.joined = True
+        session.attach_deadline = float("inf")
+        session.attach_tries = 0
+        session.liveness = Liveness(self._timing, clock)
+        self._effects.append(PeerChanged(session.node, PeerChange.JOINED, "introduced and attached"))
+        return True
+
+    # -- keeping ---------------------------------------------------------------
+
+    def heard(self, session: Session, clock: float) -> None:
+        """Something authentic arrived from it."""
+        if session.liveness.heard(clock) and session.joined:
+            self._effects.append(PeerChanged(session.node, PeerChange.RECOVERED, "heard again"))
+
+    def ping(self, session: Session, clock: float) -> int:
+        """Ask it; the token that its answer will carry."""
+        token = self._next_token
+        self._next_token += 1
+        if len(session.probe_sent) >= 64:  # answers that never came
+            session.probe_sent.pop(next(iter(session.probe_sent)))
+        session.probe_sent[token] = clock
+        self._effects.append(
+            SendDirect(session.node, PingMessage(token, self._interests.version, self._interests.digest()))
+        )
+        return token
+
+    def heard_ping(self, session: Session, message: PingMessage, load: int) -> None:
+        pong = PongMessage(message.token, self._interests.version, self._interests.digest(), load)
+        self._effects.append(SendDirect(session.node, pong))
+        self._compare(session, message)
+
+    def heard_pong(self, session: Session, message: PongMessage, clock: float) -> float | None:
+        """The round trip in seconds, if we asked."""
+        session.load = message.load
+        self._compare(session, message)
+        sent = session.probe_sent.pop(message.token, None)
+        if sent is None:
+            return None
+        rtt = clock - sent
+        # Smoothed as TCP does it (RFC 6298, alpha = 1/8).
+        session.rtt = rtt if session.rtt is None else session.rtt + (rtt - session.rtt) / 8
+        return rtt
+
+    def _compare(self, session: Session, message: PingMessage | PongMessage) -> None:
+        known = session.interests
+        if session.theirs is None:
+            return
+        if known.version < message.interests or (
+            known.version == message.interests and known.digest() != message.digest
+        ):
+            self._effects.append(SendDirect(session.node, InterestsWantedMessage(known.version)))
+
+    def timer(self, clock: float, redial: Callable[[Session], None]) -> None:
+        """Everything that is due for any peer."""
+        for session in list(self.sessions.values()):
+            if session.attach_deadline <= clock:
+                self._attach_late(session, clock, redial)
+            if session.node not in self.sessions or not session.joined:
+                continue
+            action = session.liveness.poll(clock)
+            if action is Action.PROBE:
+                self.ping(session, clock)
+            elif action is Action.ACCUSE:
+                self.ping(session, clock)
+                self._effects.append(
+                    PeerChanged(session.node, PeerChange.SUSPECTED, "silent, and a probe is unanswered")
+                )
+                redial(session)  # another of its addresses may still work
+            elif action is Action.BURY:
+                self.end(session, "silent for too long", clock)
+
+    def _attach_late(self, session: Session, clock: float, redial: Callable[[Session], None]) -> None:
+        session.attach_tries += 1
+        if session.attached:
+            if session.attach_tries < 3:  # its barrier is repeated until it arrives
+                session.attach_deadline = clock + self._config.attach_timeout
+                return
+            self.progress(session, clock, without_broadcast=True)
+            self._effects.append(
+                Incident(
+                    "broadcast path not proven",
+                    f"{session.name}: no barrier of it arrived; published messages may not reach it",
+                )
+            )
+        elif session.attach_tries >= 4:
+            self.end(session, "it never attached", clock)
+        elif session.address is not None and session.link_open:
+            self._open(session, session.address, clock)
+        else:
+            session.attach_deadline = clock + self._config.attach_timeout
+            redial(session)
+
+    def excuse(self, clock: float) -> None:
+        """This node was asleep: nobody's silence counts."""
+        for session in self.sessions.values():
+            session.liveness.excuse(clock)
+            if session.attach_deadline != float("inf"):
+                session.attach_deadline = clock + self._config.attach_timeout
+
+    def deadline(self) -> float:
+        times = [float("inf")]
+        for session in self.sessions.values():
+            times.append(session.attach_deadline)
+            if session.joined:
+                times.append(session.liveness.deadline())
+        return min(times)
+
+    # -- ending ----------------------------------------------------------------
+
+    def strike(self, session: Session, reason: Reason, clock: float) -> None:
+        """A bad frame of an authenticated peer."""
+        policy = session.strikes.add(reason, clock)
+        if policy is None:
+            return
+        self._effects.append(Incident("peer cut off", f"{session.name}: {reason.value}"))
+        self.banned[session.node] = clock + BACKOFF
+        self._effects.append(SendDirect(session.node, GoodbyeMessage(False, f"cut off: {reason.value}")))
+        session.strikes = Strikes()
+        self.end(session, f"cut off: {reason.value}", clock)
+
+    def end(self, session: Session, why: str, clock: float, *, departed: bool = False) -> None:
+        """Take back everything of the peer."""
+        node = session.node
+        self.sessions.pop(node, None)
+        if departed:
+            self.departed[node] = None
+            while len(self.departed) > _DEPARTED:
+                self.departed.pop(next(iter(self.departed)))
+        self._effects.append(Disallow(node))
+        self._effects.append(CloseLink(node))
+        self._effects.append(DisconnectBroadcast(node))
+        self._ended(session)
+        if session.joined:
+            session.joined = False
+            self._effects.append(PeerChanged(node, PeerChange.LEFT, why))
+
+    def send_all(self, messages: Iterable[Any]) -> None:
+        """To every peer with a link."""
+        some = list(messages)
+        for session in self.sessions.values():
+            if session.link_open:
+                self._effects += [SendDirect(session.node, message) for message in some]

@@ -1,0 +1,118 @@
+"""Who wants a topic: our own subscriptions and every peer's, matched in one place.
+
+Interests come in as they change (``RemoteInterests`` of each peer, ``InterestSet`` of our own);
+out come the answers to three questions: which local subscriptions get this topic, does
+any peer want it broadcast, and which members of which groups, or which
+responders, can be chosen.  Callers cache an answer for as long as ``generation`` stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from mesh.core.messages import InterestEntry
+from mesh.core.subtrie import SubscriptionTrie
+from mesh.core.types import NodeId
+
+__all__ = ["LOCAL", "RESPONDER", "SUBSCRIPTION", "Member", "Route", "Router"]
+
+SUBSCRIPTION: Final = "s"
+RESPONDER: Final = "r"
+
+LOCAL: Final = NodeId(b"")
+"""Stands for this node where a peer's id is expected."""
+
+
+class Member(NamedTuple):
+    """One subscription or responder: whose (``LOCAL`` for ours), and its number there."""
+
+    peer: NodeId
+    number: int
+
+
+class Route(NamedTuple):
+    """Where a topic goes. ``broadcast`` is the peers that want it from the broadcast plane."""
+
+    local: tuple[int, ...]
+    broadcast: frozenset[NodeId]
+    groups: dict[str, tuple[Member, ...]]
+
+
+class Router:
+    """The interests of all, by pattern."""
+
+    _CACHED_ROUTES: Final = 4096  # topics whose route is remembered; a program has fewer
+
+    def __init__(self) -> None:
+        self._tries: dict[str, SubscriptionTrie[tuple[Member, str]]] = {
+            SUBSCRIPTION: SubscriptionTrie(),
+            RESPONDER: SubscriptionTrie(),
+        }
+        self._known: dict[NodeId, dict[int, InterestEntry]] = {}
+        self._routes: dict[str, Route] = {}
+        self.generation = 0
+
+    def add(self, peer: NodeId, entries: Iterable[InterestEntry]) -> None:
+        known = self._known.setdefault(peer, {})
+        for entry in entries:
+            trie = self._tries.get(entry.kind)
+            if trie is None or entry.number in known:
+                continue  # a kind that a later version knows
+            known[entry.number] = entry
+            trie.add(entry.pattern, (Member(peer, entry.number), entry.group))
+        self._changed()
+
+    def remove(self, peer: NodeId, entries: Iterable[InterestEntry]) -> None:
+        known = self._known.get(peer, {})
+        for entry in entries:
+            if known.pop(entry.number, None) is not None:
+                self._tries[entry.kind].remove(entry.pattern, (Member(peer, entry.number), entry.group))
+        if not known:
+            self._known.pop(peer, None)
+        self._changed()
+
+    def remove_peer(self, peer: NodeId) -> None:
+        self.remove(peer, list(self._known.get(peer, {}).values()))
+
+    def _changed(self) -> None:
+        self.generation += 1
+        self._routes.clear()
+
+    def route(self, topic: str) -> Route:
+        """Where a message on ``topic`` goes."""
+        route = self._routes.get(topic)
+        if route is None:
+            if len(self._routes) >= self._CACHED_ROUTES:
+                self._routes.clear()
+            route = self._routes[topic] = self._match(topic)
+        return route
+
+    def _match(self, topic: str) -> Route:
+        local: list[int] = []
+        broadcast: set[NodeId] = set()
+        groups: dict[str, list[Member]] = {}
+        for member, group in self._tries[SUBSCRIPTION].match(topic):
+            if group:
+                groups.setdefault(group, []).append(member)
+            elif member.peer == LOCAL:
+                local.append(member.number)
+            else:
+                broadcast.add(member.peer)
+        return Route(
+            tuple(sorted(local)),
+            frozenset(broadcast),
+            {name: tuple(sorted(members)) for name, members in groups.items()},
+        )
+
+    def responders(self, topic: str) -> list[Member]:
+        """Who serves ``topic``, in a stable order."""
+        return sorted(member for member, _ in self._tries[RESPONDER].match(topic))
+
+    def entry(self, member: Member) -> InterestEntry | None:
+        return self._known.get(member.peer, {}).get(member.number)
+
+    def subscribed(self, topic: str) -> bool:
+        """Whether any of our own subscriptions takes ``topic``."""
+        route = self.route(topic)
+        return bool(route.local) or any(m.peer == LOCAL for members in route.groups.values() for m in members)

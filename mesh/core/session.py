@@ -1,0 +1,120 @@
+"""One peer: who it is, how far the attachment has come, what it told us.
+
+The attachment is three words over two one-way links (each side's DEALER to the other's
+ROUTER), after the introduction has let each other's link key in:
+
+    A                                              B
+      Attach(session a, answers none), interests -->        B knows A
+                 <-- Attach(session b, answers a), interests     A knows that B hears it
+      Attach(session a, answers b)                -->        B knows that A hears it
+
+Both may begin at once; the rule is the same: answer an Attach whose session we have not
+answered, or that does not answer ours.  A session names one life of the link; a new
+one from the peer means that it forgot everything, and so do we.
+"""
+
+from __future__ import annotations
+
+from mesh.core.handshake import Introduced
+from mesh.core.interest import RemoteInterests
+from mesh.core.membership import Liveness
+from mesh.core.messages import AttachMessage
+from mesh.core.strikes import Strikes
+from mesh.core.types import Address, NodeId
+
+__all__ = ["Session"]
+
+
+class Session:
+    """The state of one peer, from introduction to departure."""
+
+    __slots__ = (
+        "address",
+        "answered",
+        "answered_theirs",
+        "attach_deadline",
+        "attach_tries",
+        "barriers",
+        "broadcast_connected",
+        "confirmed",
+        "encoded",
+        "host",
+        "interests",
+        "interests_due",
+        "introduced",
+        "joined",
+        "link_open",
+        "live",
+        "liveness",
+        "load",
+        "mine",
+        "node",
+        "probe_sent",
+        "rtt",
+        "strikes",
+        "theirs",
+        "token",
+    )
+
+    def __init__(self, introduced: Introduced, liveness: Liveness, max_interests: int) -> None:
+        self.node: NodeId = introduced.record.node
+        self.introduced = introduced
+        self.encoded = introduced.encoded
+        self.address: Address | None = None
+        self.host = ""  # the address its direct link comes from
+        self.liveness = liveness
+        self.strikes = Strikes()
+        self.interests = RemoteInterests(max_interests)
+        self.link_open = False
+        self.broadcast_connected = False
+        self.mine: bytes | None = None  # our session, new with each life of our link to it
+        self.theirs: bytes | None = None
+        self.answered = False  # it has answered our session
+        self.answered_theirs: bytes | None = None  # the session of theirs we answered
+        self.interests_due = 0  # the version its Attach spoke of
+        self.attach_deadline = float("inf")
+        self.attach_tries = 0
+        self.token: tuple[int, bytes] | None = None
+        self.confirmed = -1  # the version of OUR interests that it has echoed
+        self.live = -1  # the version of ITS interests whose barrier we have echoed
+        self.barriers: list[tuple[bytes, int]] = []  # its barriers that wait for its interests
+        self.joined = False
+        self.rtt: float | None = None
+        self.probe_sent: dict[int, float] = {}  # ping tokens → when
+        self.load = 0
+
+    @property
+    def name(self) -> str:
+        return self.introduced.record.name
+
+    @property
+    def attached(self) -> bool:
+        """Both ways hear each other and we know what it wants."""
+        return self.answered and self.theirs is not None and self.interests.version >= self.interests_due
+
+    def begin_link(self, session: bytes) -> None:
+        """A new life of our link to it."""
+        self.mine = session
+        self.link_open = True
+        self.answered = False
+        self.answered_theirs = None
+
+    def heard_attach(self, message: AttachMessage) -> bool:
+        """Take in an Attach. True if it begins a new session of theirs."""
+        new = message.session != self.theirs
+        if new:
+            self.theirs = message.session
+            self.interests = RemoteInterests(self.interests.limit)
+                self.live = -1
+            self.confirmed = -1
+            self.barriers.clear()
+            self.answered = False
+        self.token = (message.token_epoch, message.token)
+        self.interests_due = max(self.interests_due if not new else 0, message.interests)
+        if message.answers is not None and message.answers == self.mine:
+            self.answered = True
+        return new
+
+    def must_answer(self, message: AttachMessage) -> bool:
+        """Whether the peer still needs an Attach of ours."""
+        return self.answered_theirs != message.session or message.answers != self.mine

@@ -1,0 +1,368 @@
+"""Publishing: values in, one sealed frame a batch out.
+
+publish → append to the topic's ``Stream`` (kind and bytes, nothing else) → at the end of the
+tick, at 64 KiB or at 512 messages: one flush → local subscriptions get the batch as it is →
+if any peer wants it: one CBOR list, one AEAD seal, one send → groups and ``to=`` go over
+the direct plane.
+
+The flush waits for nothing: a lone message leaves at the end of the tick in which it was
+published.  When a pipe to some subscriber is full, frames wait in the ``Airlock`` (bounded in
+bytes) and publishers with them, for a bounded patience; then the slow subscriber loses
+frames (it sees the gap) and nobody else does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
+
+import trio
+
+from mesh.config import Config
+from mesh.core.codec import encode_batch, encode_value
+from mesh.core.messages import RAW, Batch
+from mesh.core.router import LOCAL, Member, Route
+from mesh.core.types import NodeId
+from mesh.errors import MeshError, MessageTooLarge, NodeClosed, ValueEncodingError
+from mesh.transport.base import Transport
+
+__all__ = ["Airlock", "Publisher", "Publishing", "Stream", "check_headers"]
+
+_PER_MESSAGE: Final = 16
+"""Bytes counted for a message beside its value: CBOR framing and its share of the frame."""
+
+_ROOM: Final = 4 << 20
+"""Bytes that may wait in the airlock before publishers wait too."""
+
+
+class Outlet(Protocol):
+    """What publishing needs of the node."""
+
+    config: Config
+
+    def route(self, topic: str) -> Route: ...
+    def route_generation(self) -> int: ...
+    def deliver_local(self, numbers: tuple[int, ...], batch: Batch) -> None: ...
+    def seal(self, topic: str, plaintext: bytes) -> tuple[bytes, bytes]: ...
+    def choose(self, group: str, members: tuple[Member, ...]) -> Member: ...
+    def send_directed(self, peer: NodeId, group: str, batch: Batch) -> None: ...
+    def live_subscribers(self, topic: str) -> int: ...
+    async def subscribers_changed(self) -> None: ...
+
+
+def check_headers(headers: Mapping[str, str] | None, config: Config) -> Mapping[str, str] | None:
+    """Judge a caller's headers. Raises ``ValueEncodingError`` or ``MessageTooLarge``."""
+    if not headers:
+        return None
+    if len(headers) > config.limits.headers:
+        raise MessageTooLarge(len(headers), config.limits.headers)
+    size = 0
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ValueEncodingError(type(headers).__name__, "headers map text to text")
+        size += len(name) + len(value)
+    if size > config.limits.header_bytes:
+        raise MessageTooLarge(size, config.limits.header_bytes)
+    return dict(headers)
+
+
+class Airlock:
+    """Sealed frames on their way to the broadcast socket, in order."""
+
+    def __init__(self, transport: Transport, config: Config) -> None:
+        self._transport = transport
+        self._config = config
+        self._queue: deque[tuple[bytes, bytes]] = deque()
+        self._bytes = 0
+        self._filled = trio.Event()
+        self._emptied = trio.lowlevel.ParkingLot()
+        self.lossy = 0  # frames sent while some subscriber's pipe was full: that one lost them
+        self.full = False
+
+    def send(self, tag: bytes, frame: bytes) -> None:
+        """Send, or queue behind what already waits."""
+        if not self._queue and self._transport.publish(tag, frame):
+            return
+        self._queue.append((tag, frame))
+        self._bytes += len(frame)
+        self.full = self._bytes > _ROOM
+        self._filled.set()
+
+    async def run(self) -> None:
+        """Drain: wait for a full pipe for a bounded patience, then go on without it."""
+        patience = self._config.congestion_patience
+        while True:
+            await self._filled.wait()
+            give_up = trio.current_time() + patience
+            while self._queue:
+                tag, frame = self._queue[0]
+                if self._transport.publish(tag, frame):
+                    give_up = max(give_up, trio.current_time() + patience / 10)
+                elif trio.current_time() >= give_up:
+                    self._transport.publish_lossy(tag, frame)
+                    self.lossy += 1
+                else:
+                    with trio.move_on_at(give_up):
+                        await self._transport.wait_publishable()
+                    continue
+                self._queue.popleft()
+                self._bytes -= len(frame)
+                self.full = self._bytes > _ROOM
+                if not self.full:
+                    self._emptied.unpark_all()
+                if not len(self._queue) % 16:
+                    await trio.lowlevel.checkpoint()
+            self._filled = trio.Event()
+            self._emptied.unpark_all()
+
+    async def wait_room(self) -> None:
+        """Return when publishers may go on."""
+        while self.full:
+            await self._emptied.park()
+
+    async def flush(self) -> None:
+        while self._queue:
+            await self._emptied.park()
+
+
+class Stream:
+    """Everything this node publishes on one topic: its sequence, and the batch being filled."""
+
+    def __init__(self, topic: str, publishing: Publishing) -> None:
+        self.topic = topic
+        self._publishing = publishing
+        self._outlet = publishing.outlet
+        self._config = publishing.outlet.config
+        self.sequence = 0
+        self.published = 0
+        self._values: list[bytes] = []
+        self._kinds: bytearray | None = None  # None while all are RAW
+        self._headers: dict[int, Mapping[str, str]] | None = None
+        self._size = 0
+        self._began = 0
+        self._route: Route | None = None
+        self._generation = -1
+
+    def add(self, value: Any, headers: Mapping[str, str] | None) -> bool:
+        """Append one message. True if the batch was flushed with it."""
+        values = self._values
+        if type(value) is bytes:
+            data = value
+            if self._kinds is not None:
+                self._kinds.append(RAW)
+        else:
+            kind, data = encode_value(value)
+            if self._kinds is None:
+                if kind != RAW:
+                    self._kinds = bytearray(len(values))
+                    self._kinds.append(kind)
+            else:
+                self._kinds.append(kind)
+        size = len(data)
+        if size > self._publishing.largest:
+            if self._kinds is not None:
+                self._kinds.pop()
+            raise MessageTooLarge(size, self._publishing.largest)
+        if headers is not None:
+            self._headers = self._headers or {}
+            self._headers[len(values)] = headers
+        if not values:
+            self._began = time.time_ns() // 1000
+            self._publishing.dirty(self)
+        elif self._size + size > self._config.batch_bytes:
+            # A frame holds 64 KiB or one larger message, never two.
+            held = self._headers.pop(len(values), None) if self._headers is not None else None
+            last = None if self._kinds is None else self._kinds.pop()
+            self.flush()
+            values = self._values
+            self._kinds = None if last is None else bytearray((last,))
+            self._headers = None if held is None else {0: held}
+            self._began = time.time_ns() // 1000
+            self._publishing.dirty(self)
+        values.append(data)
+        self._size += size + _PER_MESSAGE
+        if self._size >= self._config.batch_bytes or len(values) >= self._config.batch_messages:
+            self.flush()
+            return True
+        return False
+
+    def flush(self) -> None:
+        """Send the batch that is being filled."""
+        values = self._values
+        if not values:
+            return
+        kinds = self._kinds
+        batch = Batch(
+            self.topic,
+            self.sequence,
+            self._began,
+            RAW if kinds is None else 1 if 0 not in kinds else bytes(kinds),
+            values,
+            self._headers,
+        )
+        count = len(values)
+        self._values = []
+        self._kinds = None
+        self._headers = None
+        self._size = 0
+        self.sequence += count
+        self.published += count
+        outlet = self._outlet
+        generation = outlet.route_generation()
+        route = self._route
+        if route is None or generation != self._generation:
+            route = self._route = outlet.route(self.topic)
+            self._generation = generation
+        if route.local:
+            outlet.deliver_local(route.local, batch)
+        if route.broadcast:
+            tag, frame = outlet.seal(self.topic, encode_batch(batch))
+            self._publishing.airlock.send(tag, frame)
+        for group, members in route.groups.items():
+            self._to_group(group, members, batch)
+
+    def _to_group(self, group: str, members: tuple[Member, ...], batch: Batch) -> None:
+        if len(members) == 1:
+            self._publishing.to_member(members[0], group, batch)
+            return
+        # Each message to one member: split the batch, keeping each message's own number.
+        for index, value in enumerate(batch.values):
+            kinds = batch.kinds if isinstance(batch.kinds, int) else batch.kinds[index]
+            headers = batch.headers.get(index) if batch.headers else None
+            single = Batch(
+                batch.topic,
+                batch.sequence + index,
+                batch.timestamp,
+                kinds,
+                [value],
+                None if headers is None else {0: headers},
+            )
+            self._publishing.to_member(self._outlet.choose(group, members), group, single)
+
+
+class Publishing:
+    """All streams of a node, and the flush at the end of the tick."""
+
+    def __init__(self, outlet: Outlet, transport: Transport, config: Config) -> None:
+        self.outlet = outlet
+        self.airlock = Airlock(transport, config)
+        self.streams: dict[str, Stream] = {}
+        # One message must fit a frame beside its topic, headers and CBOR framing.
+        self.largest = config.limits.frame_bytes - 16384
+        self._dirty: list[Stream] = []
+        self._wake = trio.Event()
+        self._directed: Counter[tuple[NodeId, str]] = Counter()
+        self.refusal: MeshError | None = None  # why nothing can be published any more
+
+    def stream(self, topic: str) -> Stream:
+        stream = self.streams.get(topic)
+        if stream is None:
+            stream = self.streams[topic] = Stream(topic, self)
+        return stream
+
+    def dirty(self, stream: Stream) -> None:
+        self._dirty.append(stream)
+        self._wake.set()
+
+    def flush(self) -> None:
+        """Send every batch that is being filled."""
+        dirty, self._dirty = self._dirty, []
+        for stream in dirty:
+            stream.flush()
+
+    async def run(self) -> None:
+        """Flush at the end of each tick in which something was published."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            self.flush()
+
+    def to_member(self, member: Member, group: str, batch: Batch) -> None:
+        if member.peer == LOCAL:
+            self.outlet.deliver_local((member.number,), batch)
+        else:
+            self.outlet.send_directed(member.peer, group, batch)
+
+    def directed(self, peer: NodeId, topic: str, value: Any, headers: Mapping[str, str] | None) -> Batch:
+        """One message of ``publish(to=)`` as a batch. Its numbers count per peer and topic."""
+        kind, data = encode_value(value)
+        if len(data) > self.largest:
+            raise MessageTooLarge(len(data), self.largest)
+        key = (peer, topic)
+        number = self._directed[key]
+        self._directed[key] = number + 1
+        return Batch(topic, number, time.time_ns() // 1000, kind, [data], {0: headers} if headers else None)
+
+    @property
+    def published(self) -> int:
+        return sum(stream.published + len(stream._values) for stream in self.streams.values())
+
+
+class Publisher:
+    """Made by ``node.publisher``: the fast way to publish on one topic.
+
+    An async context manager; leaving the block flushes.
+    """
+
+    def __init__(self, stream: Stream, publishing: Publishing) -> None:
+        self.topic = stream.topic
+        self._stream = stream
+        self._publishing = publishing
+        self._airlock = publishing.airlock
+        self._closed = False
+
+    async def publish(self, value: Any, headers: Mapping[str, str] | None = None) -> None:
+        """Publish one value. Waits only while a subscriber's pipe is full, for a bounded time.
+
+        Raises ``MessageTooLarge``, ``ValueEncodingError``, ``NodeClosed``.
+        """
+        if self._airlock.full:
+            await self._airlock.wait_room()
+        if self._add(value, headers):
+            await trio.lowlevel.checkpoint()
+
+    def publish_nowait(self, value: Any, headers: Mapping[str, str] | None = None) -> None:
+        """Publish one value without waiting.
+
+        Raises ``trio.WouldBlock`` when a subscriber's pipe and the bounded queue before it are
+        full (nothing is published then), and what ``publish`` raises.
+        """
+        if self._airlock.full:
+            raise trio.WouldBlock
+        self._add(value, headers)
+
+    def _add(self, value: Any, headers: Mapping[str, str] | None) -> bool:
+        if self._closed:
+            raise NodeClosed("the publisher is closed")
+        if self._publishing.refusal is not None:
+            raise self._publishing.refusal
+        if headers is not None:
+            headers = check_headers(headers, self._publishing.outlet.config)
+        return self._stream.add(value, headers)
+
+    async def flush(self) -> None:
+        """Return when everything published so far has been handed to the operating system's sockets."""
+        self._stream.flush()
+        await self._airlock.flush()
+        await trio.lowlevel.checkpoint()
+
+    async def wait_for_subscribers(self, n: int = 1) -> None:
+        """Return when at least ``n`` subscriptions (here or on peers) of this topic are live."""
+        await trio.lowlevel.checkpoint()
+        while self._publishing.outlet.live_subscribers(self.topic) < n:
+            await self._publishing.outlet.subscribers_changed()
+
+    async def __aenter__(self) -> Self:
+        await trio.lowlevel.checkpoint()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed = True
+        self._stream.flush()
+        await trio.lowlevel.checkpoint()
+

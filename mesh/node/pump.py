@@ -1,0 +1,201 @@
+"""Between the sockets and the engine: every input in, every effect out.
+
+transport event → engine → (a batch → the node's ``deliver``; a program's message → the
+node's ``dispatch``) → the engine's effects, carried out in order, before the next input.
+Nothing here waits and nothing here decides.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import trio
+
+from mesh.core import effects as do
+from mesh.core.codec import encode_direct
+from mesh.core.engine import Delivery, Engine
+from mesh.core.session import Session
+from mesh.core.types import NodeId
+from mesh.node.outbox import Outbox
+from mesh.transport.base import IntroRoute, Transport, Verdict
+
+__all__ = ["Consumer", "Pump"]
+
+log = logging.getLogger("mesh.node")
+
+
+class Consumer(Protocol):
+    """Where a program's messages and the news of peers go."""
+
+    def deliver(self, delivery: Delivery) -> None: ...
+    def dispatch(self, session: Session, message: Any, clock: float) -> None: ...
+    def peer_changed(self, change: do.PeerChanged) -> None: ...
+    def ponged(self, peer: NodeId, token: int, rtt: float | None) -> None: ...
+    def progressed(self) -> None: ...
+
+
+class Pump:
+    """The transport's events (``TransportEvents``) and the engine's effects, joined."""
+
+    def __init__(self, engine: Engine, transport: Transport, consumer: Consumer) -> None:
+        self.engine = engine
+        self._transport = transport
+        self._consumer = consumer
+        self.outbox: Outbox | None = None
+        self._dial_of: dict[IntroRoute, int] = {}
+        self._route_of: dict[int, IntroRoute] = {}
+        self._wake = trio.Event()
+        self._due = float("inf")
+        self._tags_set = False
+        self.rejected_by_transport: dict[str, int] = {}
+        self._carry_out: dict[type[Any], Callable[[Any], None]] = {
+            do.Dial: self._dial,
+            do.SendDialled: self._send_dialled,
+            do.HangUp: self._hang_up,
+            do.SendIntro: lambda e: transport.send_intro(e.route, e.frame),
+            do.CloseIntro: lambda e: transport.close_intro(e.route),
+            do.Allow: lambda e: transport.allow(e.peer, e.link_key),
+            do.Disallow: lambda e: transport.disallow(e.peer),
+            do.OpenLink: self._open_link,
+            do.CloseLink: self._close_link,
+            do.SendDirect: self._send_direct,
+            do.AdmitBroadcast: lambda e: transport.admit_broadcast(e.host),
+            do.ConnectBroadcast: lambda e: transport.connect_broadcast(e.peer, e.endpoint),
+            do.DisconnectBroadcast: lambda e: transport.disconnect_broadcast(e.peer),
+            do.Subscribe: lambda e: transport.subscribe(e.body),
+            do.Unsubscribe: lambda e: transport.unsubscribe(e.body),
+            do.PublishFrame: self._publish,
+            do.PeerChanged: consumer.peer_changed,
+            do.Incident: lambda e: log.warning("%s: %s", e.kind, e.detail),
+        }
+
+    # -- transport events --------------------------------------------------------
+
+    def intro_received(self, route: IntroRoute, frame: bytes, host: str) -> None:
+        dial = self._dial_of.get(route)
+        if dial is None:
+            self.engine.stranger_received(route, frame, host, trio.current_time())
+        else:
+            self.engine.dial_answered(dial, frame, trio.current_time())
+        self.apply()
+
+    def intro_failed(self, route: IntroRoute, reason: str) -> None:
+        dial = self._dial_of.get(route)
+        if dial is not None:
+            self.engine.dial_failed(dial, reason, trio.current_time())
+            self.apply()
+
+    def direct_seen(self, sender: NodeId, host: str) -> None:
+        self.engine.direct_seen(sender, host)
+
+    def direct_received(self, sender: NodeId, frames: Sequence[bytes]) -> None:
+        clock = trio.current_time()
+        engine = self.engine
+        for frame in frames:
+            message = engine.direct_received(sender, frame, clock)
+            if message is not None:
+                self._consumer.dispatch(engine.links.sessions[sender], message, clock)
+            if engine.pongs:
+                pongs, engine.pongs = engine.pongs, []
+                for pong in pongs:
+                    self._consumer.ponged(*pong)
+            self.apply()
+        if engine.released:
+            self.broadcast_received(engine.take_released())
+
+    def broadcast_received(self, frames: Sequence[tuple[bytes, bytes]]) -> None:
+        clock = trio.current_time()
+        receive, deliver = self.engine.broadcast_received, self._consumer.deliver
+        for tag, frame in frames:
+            delivery = receive(tag, frame, clock)
+            if delivery is not None:
+                deliver(delivery)
+            else:
+                self.apply()
+
+    def subscription_received(self, body: bytes) -> Verdict:
+        answer = self.engine.subscription_received(body, trio.current_time())
+        # Barriers are answered in the next tick, when the tag stands on the pipe.
+        if not self._tags_set:
+            self._tags_set = True
+            self._wake.set()
+        return Verdict(answer.tag, answer.subscribe)
+
+    def rejected(self, plane: str, reason: str, count: int) -> None:
+        key = f"{plane}_{reason}"
+        self.rejected_by_transport[key] = self.rejected_by_transport.get(key, 0) + count
+
+    # -- effects -----------------------------------------------------------------
+
+    def apply(self) -> None:
+        """Carry out what the engine wants done."""
+        taken = self.engine.take_effects()
+        if not taken:
+            return
+        while taken:
+            for effect in taken:
+                self._carry_out[type(effect)](effect)
+            taken = self.engine.take_effects()
+        self._consumer.progressed()
+        if self.engine.next_timer(trio.current_time()) < self._due:
+            self._wake.set()
+
+    def _dial(self, effect: do.Dial) -> None:
+        route = self._transport.dial_intro(effect.endpoint)
+        self._dial_of[route] = effect.dial
+        self._route_of[effect.dial] = route
+        self._transport.send_intro(route, effect.frame)
+
+    def _send_dialled(self, effect: do.SendDialled) -> None:
+        route = self._route_of.get(effect.dial)
+        if route is not None:
+            self._transport.send_intro(route, effect.frame)
+
+    def _hang_up(self, effect: do.HangUp) -> None:
+        route = self._route_of.pop(effect.dial, None)
+        if route is not None:
+            self._dial_of.pop(route, None)
+            self._transport.close_intro(route)
+
+    def _open_link(self, effect: do.OpenLink) -> None:
+        assert self.outbox is not None
+        self.outbox.discard(effect.peer)
+        self._transport.open_link(effect.peer, effect.link_key, effect.endpoint)
+
+    def _close_link(self, effect: do.CloseLink) -> None:
+        assert self.outbox is not None
+        self.outbox.discard(effect.peer)
+        self._transport.close_link(effect.peer)
+
+    def _send_direct(self, effect: do.SendDirect) -> None:
+        self.send(effect.peer, effect.message)
+
+    def send(self, peer: NodeId, message: Any) -> bool:
+        """Encode and queue a message for a peer; False if its queue is full."""
+        assert self.outbox is not None
+        return self.outbox.send(peer, encode_direct(message))
+
+    def _publish(self, effect: do.PublishFrame) -> None:
+        if not self._transport.publish(effect.tag, effect.frame):
+            # A barrier's echo on a full pipe: the subscriber repeats its barrier.
+            self._transport.publish_lossy(effect.tag, effect.frame)
+
+    # -- time ----------------------------------------------------------------------
+
+    async def run_timers(self) -> None:
+        """Call the engine when something is due, until cancelled."""
+        while True:
+            self._wake = trio.Event()
+            clock = trio.current_time()
+            if self._tags_set:
+                self._tags_set = False
+                self.engine.subscription_set(clock)
+            self.engine.handle_timer(clock, time.time())
+            self._due = float("-inf")  # the calls just below need not wake us
+            self.apply()
+            self._due = self.engine.next_timer(trio.current_time())
+            with trio.move_on_at(self._due):
+                await self._wake.wait()

@@ -1,0 +1,215 @@
+"""A subscription: batches in at one end, an ``async for`` over messages at the other.
+
+``feed`` (called by the pump, never blocks) → a deque of chunks, bounded in messages →
+``async for`` takes a whole chunk in hand and yields its messages one by one, without a
+reschedule for each, yet yielding to the scheduler often enough that nothing starves.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterator
+from itertools import count, repeat
+from types import TracebackType
+from typing import Final, Literal, NamedTuple, Self, get_args
+
+import trio
+from trio.lowlevel import ParkingLot
+
+from mesh.core.messages import Batch, InterestEntry
+from mesh.errors import ConfigError, NodeClosed, Overflowed
+from mesh.node.message import Message, Origin
+
+__all__ = ["Overflow", "Subscription", "check_overflow"]
+
+Overflow = Literal["drop_oldest", "drop_newest", "backpressure", "raise"]
+
+_FAIR: Final = 256
+"""Messages handed out between two yields to the scheduler: about 100 µs of a program's time."""
+
+
+def check_overflow(overflow: str, buffer: int) -> Overflow:
+    """Judge a caller's overflow policy and buffer. Raises ``ConfigError``."""
+    if overflow not in get_args(Overflow):
+        raise ConfigError(
+            f"{overflow!r} is not one of {', '.join(get_args(Overflow))}", key="overflow"
+        )
+    if overflow == "backpressure":
+        raise ConfigError(
+            "'backpressure' needs reliable publishers, which this version does not have: "
+            "use drop_oldest, drop_newest or raise",
+            key="overflow",
+        )
+    if buffer < 1:
+        raise ConfigError(f"{buffer} is not a number of messages above 0", key="buffer")
+    return overflow  # type: ignore[return-value]
+
+
+class _Chunk(NamedTuple):
+    origin: Origin
+    values: list[bytes]
+    start: int
+
+
+class Subscription:
+    """Made by ``node.subscribe``; an async context manager and async iterator of ``Message``.
+
+    ``received`` counts what arrived for it, ``delivered`` what the program took,
+    ``dropped`` what its overflow policy threw away, ``queued`` what waits: at any time
+    received = delivered + dropped + queued.
+    """
+
+    def __init__(
+        self,
+        pattern: str,
+        *,
+        buffer: int,
+        overflow: Overflow,
+        group: str,
+        enter: Callable[[Subscription], object],
+        leave: Callable[[Subscription], object],
+    ) -> None:
+        self.pattern = pattern
+        self.group = group
+        self.buffer = buffer
+        self.overflow = overflow
+        self.received = 0
+        self.dropped = 0
+        self.lost = 0
+        self.entry: InterestEntry | None = None
+        self._enter = enter
+        self._leave = leave
+        self._chunks: deque[_Chunk] = deque()
+        self._queued = 0
+        self._hand: Iterator[Message] = iter(())
+        self._in_hand = 0  # how many of the chunk in hand were not yet taken when it was picked up
+        self._taken = 0
+        self._since_yield = 0
+        self._waiting = ParkingLot()
+        self._closed: BaseException | None = None
+        self._overflowed = False
+
+    # -- the node's side -------------------------------------------------------
+
+    def feed(self, origin: Origin, batch: Batch, skip: int = 0) -> None:
+        """Append a batch (its first ``skip`` messages are not for us). Never blocks."""
+        fresh = len(batch.values) - skip
+        self.received += fresh
+        room = self.buffer - self._queued
+        if fresh > room:
+            skip, fresh = self._overflow(batch, skip, fresh, room)
+            if not fresh:
+                return
+        values = batch.values if fresh == len(batch.values) else batch.values[skip : skip + fresh]
+        self._chunks.append(_Chunk(origin, values, skip))
+        self._queued += fresh
+        if self._waiting:
+            self._waiting.unpark_all()
+
+    def _overflow(self, batch: Batch, skip: int, fresh: int, room: int) -> tuple[int, int]:
+        if self.overflow == "drop_oldest":
+            need = fresh - room
+            self.dropped += need
+            while need and self._chunks:
+                chunk = self._chunks[0]
+                size = len(chunk.values)
+                if size <= need:
+                    self._chunks.popleft()
+                    gone = size
+                else:
+                    gone = need
+                    self._chunks[0] = _Chunk(chunk.origin, chunk.values[gone:], chunk.start + gone)
+                self._queued -= gone
+                need -= gone
+            return skip + need, fresh - need
+        if self.overflow == "raise":
+            self._overflowed = True
+            self._waiting.unpark_all()
+        self.dropped += fresh - room
+        return skip, room
+
+    def close(self, reason: BaseException) -> None:
+        """The node closes: who waits is told ``reason``."""
+        if self._closed is None:
+            self._closed = reason
+            self._waiting.unpark_all()
+
+    # -- the program's side ------------------------------------------------------
+
+    @property
+    def queued(self) -> int:
+        """Messages that wait to be taken."""
+        return self._queued + self._in_hand - self._taken
+
+    @property
+    def delivered(self) -> int:
+        """Messages that the program has taken."""
+        return self.received - self.dropped - self.queued
+
+    async def __aenter__(self) -> Self:
+        await self._enter(self)  # type: ignore[misc]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave(self)
+        self.close(NodeClosed("the subscription is closed"))
+        await trio.lowlevel.checkpoint()
+
+    def _messages(self, chunk: _Chunk) -> Iterator[Message]:
+        for message in map(Message, repeat(chunk.origin), chunk.values, count(chunk.start)):
+            self._taken += 1
+            yield message
+
+    async def _next_chunk(self) -> None:
+        """Take the next chunk in hand, waiting for one if there is none."""
+        if self._since_yield >= _FAIR:
+            self._since_yield = 0
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._chunks:
+            if self._overflowed:
+                self._overflowed = False
+                raise Overflowed(self.pattern, self.dropped)
+            if self._closed is not None:
+                raise self._closed
+            self._since_yield = 0
+            await self._waiting.park()
+        chunk = self._chunks.popleft()
+        size = len(chunk.values)
+        self._queued -= size
+        self._in_hand = size
+        self._taken = 0
+        self._since_yield += size
+        self._hand = self._messages(chunk)
+
+    def __aiter__(self) -> AsyncGenerator[Message, None]:
+        if self.entry is None and self._closed is None:
+            raise RuntimeError("enter the subscription first: async with node.subscribe(...) as it")
+        return self._iterate()
+
+    async def _iterate(self) -> AsyncGenerator[Message, None]:
+        while True:
+            for message in self._hand:
+                yield message
+            await self._next_chunk()
+
+    async def __anext__(self) -> Message:
+        while True:
+            for message in self._hand:
+                return message
+            await self._next_chunk()
+
+    def receive_nowait(self) -> Message:
+        """The next message that is already here. Raises ``trio.WouldBlock`` if none is."""
+        for message in self._hand:
+            return message
+        if not self._chunks:
+            raise trio.WouldBlock
+        chunk = self._chunks.popleft()
+        self._queued -= len(chunk.values)
+        self._in_hand, self._taken = len(chunk.values), 0
+        self._hand = self._messages(chunk)
+        return next(self._hand)
