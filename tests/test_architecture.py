@@ -30,6 +30,7 @@ LAYERS: list[set[str]] = [
 
 CORE: list[str] = [
     "types",
+    "keys",
     "topic",
     "subtrie",
     "tags",
