@@ -1,0 +1,54 @@
+"""What all tests share: the LAN of namespaces, and how Hypothesis searches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import hypothesis
+import pytest
+
+from tests.lab import Lan, why_not
+
+REQUIRED = "ZEROMESH_REQUIRE_NETNS"
+
+# Shared machines pause: a slow example is no failure. What fails prints how to repeat it.
+hypothesis.settings.register_profile("zeromesh", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("zeromesh")
+
+
+@pytest.fixture
+def lan() -> Iterator[Callable[..., Lan]]:
+    """``lan(hosts=2, subnet=1)`` makes a LAN of network namespaces that lasts as long as the test.
+
+    Skipped where that is not allowed; with ``ZEROMESH_REQUIRE_NETNS=1`` a failure instead.
+    """
+    if reason := why_not():
+        if os.environ.get(REQUIRED) == "1":
+            pytest.fail(f"{REQUIRED}=1, and there are no network namespaces: {reason}")
+        pytest.skip(f"NO NETWORK NAMESPACES, so nothing is tested between hosts: {reason}")
+    with ExitStack() as stack:
+
+        def make(hosts: int = 2, *, subnet: int = 1) -> Lan:
+            return stack.enter_context(Lan(hosts, subnet=subnet))
+
+        yield make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "lan" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.lan)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [
+        report
+        for report in terminalreporter.stats.get("skipped", [])
+        if "NO NETWORK NAMESPACES" in str(report.longrepr)
+    ]
+    if skipped:
+        terminalreporter.section("the LAN was not tested", red=True, bold=True)
+        terminalreporter.line(f"{len(skipped)} tests between hosts were skipped: {why_not()}", red=True)
+        terminalreporter.line(f"Run as root to include them; {REQUIRED}=1 makes their absence a failure.")

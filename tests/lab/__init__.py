@@ -1,0 +1,17 @@
+"""The laboratory: hosts on a LAN of their own (``netns``) and programs run in them (``process``).
+
+A test asks for the fixture ``lan``::
+
+    async def test_something(lan):
+        net = lan(2)
+        async with net[0].running(["mesh", "daemon"]) as first:
+            await first.expect("^ready")
+            net[1].link_down()
+"""
+
+from __future__ import annotations
+
+from tests.lab.netns import Host, Lan, why_not
+from tests.lab.process import Running, running
+
+__all__ = ["Host", "Lan", "Running", "running", "why_not"]
