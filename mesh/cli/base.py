@@ -1,0 +1,193 @@
+"""What all commands share: their common options, running under Trio, and how they end.
+
+A command is a plain function that typer calls.  ``guarded`` turns what it raises into one
+line on standard error and an exit code; ``run`` runs its async half and ends it in order
+on Ctrl-C and SIGTERM.
+
+Exit codes: 0 done; 1 it failed, with one line why; 2 the command line is wrong; 128 + n
+stopped by signal n before it was done (130 for Ctrl-C).  A command that runs until it is
+stopped exits 0 when it is.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
+
+import typer
+
+from mesh.cli.output import OutputClosed, say
+from mesh.errors import MeshError
+
+if TYPE_CHECKING:
+    from mesh.home import Home
+    from mesh.settings import Settings
+
+__all__ = [
+    "ConnectOption",
+    "HomeOption",
+    "JsonOption",
+    "NameOption",
+    "UsageMistake",
+    "VerboseOption",
+    "at_home",
+    "described",
+    "guarded",
+    "home_settings",
+    "run",
+    "set_up_logging",
+    "usage",
+]
+
+P = ParamSpec("P")
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        metavar="FOLDER",
+        help="Where identity and credentials are (else MESH_HOME, else your data folder).",
+        show_default=False,
+    ),
+]
+VerboseOption = Annotated[
+    int,
+    typer.Option(
+        "-v", "--verbose", count=True, help="Log to standard error (-vv: more).", show_default=False
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+NameOption = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="What others see as sender.", show_default=False)
+]
+ConnectOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--connect",
+        metavar="ENDPOINT",
+        help="A peer to dial beside those discovered, such as tcp://cellar.local:7400 (may be repeated).",
+        show_default=False,
+    ),
+]
+
+
+class UsageMistake(MeshError):
+    """The command line is wrong in a way that typer can't see: exit 2."""
+
+
+def usage(reason: str) -> NoReturn:
+    """End the command with exit code 2 and this line."""
+    raise UsageMistake(reason)
+
+
+def at_home(folder: Path | None) -> Home:
+    """The home that ``--home``, ``MESH_HOME`` or the platform names."""
+    from mesh.home import Home
+
+    return Home(folder)
+
+
+def home_settings(home: Home) -> Settings:
+    """The home's ``mesh.toml``, if there is one."""
+    from mesh.settings import Settings, load
+
+    file = home.path / "mesh.toml"
+    return load(file) if file.exists() else Settings()
+
+
+# -- how commands end -------------------------------------------------------------------------
+
+
+def described(error: BaseException) -> str:
+    """An error as one line."""
+    if isinstance(error, OSError) and not isinstance(error, MeshError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    else:
+        text = str(error) or type(error).__name__
+    return " ".join(text.split())
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
+
+
+def _ending(error: BaseException) -> int | None:
+    """The exit code for what a user can cause, having said what it was; None for a bug of ours."""
+    causes = list(_leaves(error))
+    if any(isinstance(cause, OutputClosed) for cause in causes):
+        return 0
+    if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
+        return 128 + signal.SIGINT
+    if all(isinstance(cause, (MeshError, OSError)) for cause in causes):
+        say(f"mesh: {described(causes[0])}")
+        return 2 if isinstance(causes[0], UsageMistake) else 1
+    return None
+
+
+def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
+    """A command for typer: its result is the exit code, its user's mistakes are one line."""
+
+    @functools.wraps(command)
+    def guard(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            code = command(*args, **kwargs)
+        except (KeyboardInterrupt, OutputClosed, MeshError, OSError, BaseExceptionGroup) as error:
+            code = _ending(error)
+            if code is None:
+                raise
+        raise typer.Exit(code or 0)
+
+    return guard
+
+
+def run(main: Callable[[], Awaitable[Any]], *, endless: bool = False) -> int:
+    """Run the async half of a command. ``endless`` ones are done when a signal stops them.
+
+    The first signal cancels, so that nodes say goodbye; the second ends the process at once.
+    """
+    import trio
+
+    async def wrapped() -> int:
+        stopped_by = 0
+
+        async def watch(task_status: trio.TaskStatus[None]) -> None:
+            nonlocal stopped_by
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                task_status.started()
+                async for number in signals:
+                    stopped_by = number
+                    break
+            nursery.cancel_scope.cancel()
+
+        result = 0
+        async with trio.open_nursery() as nursery:
+            await nursery.start(watch)
+            result = await main() or 0
+            nursery.cancel_scope.cancel()
+        if stopped_by:
+            return 0 if endless else 128 + stopped_by
+        return result
+
+    return trio.run(wrapped)
+
+
+def set_up_logging(verbose: int, *, default: int = logging.CRITICAL + 1) -> None:
+    """Log to standard error: nothing by default, INFO with ``-v``, DEBUG with ``-vv``."""
+    level = default if verbose == 0 else logging.INFO if verbose == 1 else logging.DEBUG
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    log = logging.getLogger("mesh")
+    log.handlers[:] = [handler]
+    log.propagate = False
+    log.setLevel(level)
+    # zeroconf logs an interface that went away as an exception; the node says so in a line of its own.
+    logging.getLogger("zeroconf").setLevel(logging.DEBUG if verbose > 1 else logging.CRITICAL + 1)
