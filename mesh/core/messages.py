@@ -170,9 +170,10 @@ class JoinChallengeMessage(NamedTuple):
 
 
 class JoinProofMessage(NamedTuple):
-    """The newcomer proves that it knows the secret."""
+    """The newcomer proves that it knows the secret, and (``signature``) that it holds its key."""
 
     proof: bytes
+    signature: bytes
 
 
 class JoinGrantMessage(NamedTuple):
@@ -441,7 +442,7 @@ INTRO: Final[dict[int, tuple[type[Any], tuple[Form, ...]]]] = {
     3: (RefuseMessage, (_text(64), _text(256), _versions)),
     4: (JoinHelloMessage, (_sized(8), _id16, _token32, _name)),
     5: (JoinChallengeMessage, (_id16, _token32, _token32)),
-    6: (JoinProofMessage, (_token32,)),
+    6: (JoinProofMessage, (_token32, _sized(64))),
     7: (JoinGrantMessage, (_bytes,)),
 }
 """Intro plane: code → message, forms of its fields."""
