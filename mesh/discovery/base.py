@@ -9,6 +9,7 @@ engine decides whom to dial.  Nothing here says that a peer is gone.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -51,9 +52,15 @@ class Status:
 
 
 class Discovery(ABC):
-    """One mechanism. ``run`` announces and looks until cancelled."""
+    """One mechanism. ``run`` announces and looks until cancelled.
+
+    ``status`` is its present state; ``rejected`` counts, by a few fixed words, what the network
+    sent and was refused.
+    """
 
     name: str
+    status: Status
+    rejected: Counter[str]
 
     @abstractmethod
     async def run(
