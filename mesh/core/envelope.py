@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from mesh.core.keys import derive
 from mesh.core.messages import KeyAnnouncement
-from mesh.core.replay import ReplayWindow
+from mesh.core.replay import WINDOW, ReplayWindow
 from mesh.core.types import NodeId, Reason, RemoteProtocolError
 from mesh.errors import MeshError
 
@@ -236,7 +236,7 @@ class OpeningKey:
 
     __slots__ = ("_cipher", "_current", "_previous", "_window", "key_id", "scope")
 
-    def __init__(self, announcement: KeyAnnouncement, window: int) -> None:
+    def __init__(self, announcement: KeyAnnouncement, window: int = WINDOW) -> None:
         if announcement.cipher not in _CIPHERS:
             raise RemoteProtocolError(Reason.BAD_MESSAGE, f"cipher {announcement.cipher}")
         if announcement.epoch > _LAST_EPOCH:
@@ -249,7 +249,7 @@ class OpeningKey:
         self._current = self._epoch(announcement.epoch, announcement.chain, announcement.counter)
 
     @classmethod
-    def from_announcement(cls, announcement: KeyAnnouncement, *, window: int = 1024) -> OpeningKey:
+    def from_announcement(cls, announcement: KeyAnnouncement, *, window: int = WINDOW) -> OpeningKey:
         """The key from its owner's announcement; ``window`` is the replay window's size in frames.
 
         Raises ``RemoteProtocolError(BAD_MESSAGE)`` for a cipher or epoch that there isn't.
@@ -301,15 +301,19 @@ class OpeningKey:
         self._replace(current, latest)
         return plaintext
 
-    def renew(self, announcement: KeyAnnouncement) -> None:
-        """The owner announced the same key again: go on to its epoch if that is ahead.
+    def renew(self, again: OpeningKey) -> None:
+        """The owner announced the same key again: go on to that epoch if it is ahead.
 
         Otherwise nothing changes, so that a repeated announcement forgets no counter.
         """
-        if self._current.number < announcement.epoch <= _LAST_EPOCH:
-            self._replace(
-                self._current, self._epoch(announcement.epoch, announcement.chain, announcement.counter)
-            )
+        if again._current.number > self._current.number:
+            self._replace(self._current, again._current)
+
+    def resize(self, window: int) -> None:
+        """Use replay windows of this size. Before the first frame."""
+        if window != self._window:
+            self._window = window
+            self._current.window = ReplayWindow.starting_at(self._current.window.next, size=window)
 
     def _replace(self, previous: _OpeningEpoch, current: _OpeningEpoch) -> None:
         previous.chain = b""  # what is over leads nowhere
@@ -331,7 +335,7 @@ class Keyring:
     nobody can shut out a peer by announcing its key id first.
     """
 
-    def __init__(self, window: int = 1024, keys_per_owner: int = KEYS_PER_OWNER) -> None:
+    def __init__(self, window: int = WINDOW, keys_per_owner: int = KEYS_PER_OWNER) -> None:
         self._window = window
         self._keys_per_owner = keys_per_owner
         self._keys: dict[bytes, tuple[tuple[NodeId, OpeningKey], ...]] = {}
@@ -340,18 +344,14 @@ class Keyring:
     def __len__(self) -> int:
         return sum(map(len, self._owned.values()))
 
-    def add(self, owner: NodeId, announcement: KeyAnnouncement) -> None:
-        """``owner`` announced this key over its own link. Beyond the bounds its oldest keys make room.
-
-        Raises ``RemoteProtocolError(BAD_MESSAGE)`` for a cipher or epoch that there isn't.
-        """
-        owned = self._owned.get(owner, [])
-        for key in owned:
-            if key.key_id == announcement.key_id:
-                key.renew(announcement)
+    def add(self, owner: NodeId, key: OpeningKey) -> None:
+        """``owner`` announced this key over its own link. Beyond the bounds its oldest keys make room."""
+        key.resize(self._window)
+        owned = self._owned.setdefault(owner, [])
+        for known in owned:
+            if known.key_id == key.key_id:
+                known.renew(key)
                 return
-        key = OpeningKey.from_announcement(announcement, window=self._window)
-        self._owned[owner] = owned
         owned.append(key)
         self._keys[key.key_id] = (*self._keys.get(key.key_id, ()), (owner, key))
         same_scope = [each for each in owned if each.scope == key.scope]

@@ -38,7 +38,7 @@ def sealing(seed: int = 1, key_id: bytes = KEY_ID, **options: Any) -> SealingKey
 def ring(*announcements: KeyAnnouncement, owner: NodeId = ALICE) -> Keyring:
     keyring = Keyring(1024)
     for announcement in announcements:
-        keyring.add(owner, announcement)
+        keyring.add(owner, OpeningKey.from_announcement(announcement))
     return keyring
 
 
@@ -183,7 +183,7 @@ def test_a_repeated_announcement_forgets_nothing() -> None:
     keyring = ring(announcement)
     frame = key.seal(BATCH, TAG, b"once", 0.0)
     keyring.open(TAG, frame)
-    keyring.add(ALICE, announcement)
+    keyring.add(ALICE, OpeningKey.from_announcement(announcement))
     assert rejected(keyring, frame) is Reason.DUPLICATE
     assert len(keyring) == 1
 
@@ -257,7 +257,7 @@ def test_how_far_a_frame_may_pull_a_receiver() -> None:
     keyring.open(TAG, frames[-2])
     # … and who has missed more asks for the key again
     keyring = ring(first)
-    keyring.add(ALICE, key.announcement())
+    keyring.add(ALICE, OpeningKey.from_announcement(key.announcement()))
     assert rejected(keyring, frames[-1]) is Reason.TOO_OLD
     keyring.open(TAG, key.seal(BATCH, TAG, b"", 0.0))
 
@@ -295,14 +295,21 @@ def test_the_last_epoch() -> None:
 
 @pytest.mark.parametrize("changes", [{"cipher": 3}, {"cipher": 0}, {"epoch": 1 << 32}])
 def test_announcements_that_make_no_sense(changes: dict[str, int]) -> None:
-    keyring = Keyring()
     with pytest.raises(RemoteProtocolError) as caught:
-        keyring.add(ALICE, sealing().announcement()._replace(**changes))
+        OpeningKey.from_announcement(sealing().announcement()._replace(**changes))
     assert caught.value.reason is Reason.BAD_MESSAGE
-    assert len(keyring) == 0
-    known = ring(sealing().announcement())
-    known.add(ALICE, sealing().announcement()._replace(epoch=1 << 40))  # of a known key: ignored
-    known.open(TAG, SEALED)
+
+
+def test_the_keyring_sets_the_size_of_the_windows() -> None:
+    key = sealing(max_frames=64)
+    key.seal(BATCH, TAG, b"", 0.0)
+    keyring = Keyring(window=8)
+    keyring.add(ALICE, OpeningKey.from_announcement(key.announcement()))
+    for _ in range(2):  # in this epoch, and in the next
+        frames = [key.seal(BATCH, TAG, b"", 0.0) for _ in range(60)]
+        keyring.open(TAG, frames[40])
+        assert rejected(keyring, frames[32]) is Reason.TOO_OLD
+        keyring.open(TAG, frames[33])
 
 
 def test_owners_come_and_go() -> None:
@@ -330,8 +337,9 @@ def test_keys_of_a_scope_are_bounded() -> None:
 def test_keys_of_an_owner_are_bounded() -> None:
     keyring = Keyring(keys_per_owner=4)
     for number in range(10):
-        keyring.add(ALICE, sealing(number, b"key-%04d" % number, scope=f"scope {number}").announcement())
-    keyring.add(BOB, sealing(99, b"bob's id").announcement())
+        key = sealing(number, b"key-%04d" % number, scope=f"scope {number}")
+        keyring.add(ALICE, OpeningKey.from_announcement(key.announcement()))
+    keyring.add(BOB, OpeningKey.from_announcement(sealing(99, b"bob's id").announcement()))
     assert len(keyring) == 5
     assert keyring.owner(b"key-0005") is None
     assert keyring.owner(b"key-0006") == ALICE
@@ -342,7 +350,8 @@ def test_nobody_shuts_out_a_peer_by_taking_its_key_id() -> None:
     for order in ((BOB, ALICE), (ALICE, BOB)):
         keyring = Keyring()
         for owner in order:
-            keyring.add(owner, (key if owner == ALICE else impostor).announcement())
+            owned = key if owner == ALICE else impostor
+            keyring.add(owner, OpeningKey.from_announcement(owned.announcement()))
         assert keyring.owner(KEY_ID) is None  # disputed
         assert keyring.open(TAG, key.seal(BATCH, TAG, b"genuine", 0.0)) == (ALICE, BATCH, b"genuine")
         assert keyring.open(TAG, impostor.seal(BATCH, TAG, b"mine", 0.0)).owner == BOB
