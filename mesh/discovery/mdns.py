@@ -124,9 +124,7 @@ class _ResponderThread:
         self.responder = Responder(
             beacon_key, limits, self._hand_over, lambda reason: self._tell(state, reason), rejected
         )
-        self._stopping = False
         self._thread = threading.Thread(target=self._main, name="zeromesh-mdns", daemon=True)
-        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._thread.start()
@@ -151,7 +149,7 @@ class _ResponderThread:
         if not self._thread.ident:
             self._loop.close()
             return
-        self.call(self._cancel)
+        self.call(self.responder.stop)
         with trio.move_on_after(CLOSING, shield=True) as waiting:
             await self._ended.wait()
         if waiting.cancelled_caught:
@@ -161,27 +159,15 @@ class _ResponderThread:
 
     # -- in the responder's thread ---------------------------------------------------
 
-    def _cancel(self) -> None:
-        self._stopping = True
-        if self._task is not None:
-            self._task.cancel()
-
     def _main(self) -> None:
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-                runner.run(self._run())
-        except asyncio.CancelledError:
-            pass
+                runner.run(self.responder.run())
         except Exception as error:  # noqa: BLE001 - a bug here, or in zeroconf, may cost mDNS, but not the node
             _log.exception("mdns failed")
             self._tell(self._state, f"mDNS failed: {error}")
         finally:
             self._tell(lambda _: self._ended.set(), None)
-
-    async def _run(self) -> None:
-        self._task = asyncio.current_task()
-        if not self._stopping:
-            await self.responder.run()
 
     def _tell(self, function: Callable[[Any], object], argument: Any) -> None:
         try:

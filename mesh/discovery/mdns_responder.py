@@ -53,6 +53,7 @@ FIRST_QUESTION: Final = (0.02, 0.12)  # seconds, RFC 6762 §5.2: no two hosts as
 QUESTION_PAUSES: Final = (1.0, 3600.0)  # the same: the first pause, doubled up to the last
 RETRY: Final = 5.0  # seconds until what failed is tried again
 SETTLE: Final = 3.0  # after a change, once more: by then a new IPv6 address can be bound (RFC 4862 DAD)
+OPENING: Final = 0.1  # seconds that opening further sockets may take when all are to be closed
 RESOLVES: Final = 8  # names a second whose missing TXT record is asked for
 
 # From RFC 1035 §3.2 and RFC 6762 §18.12 (the top bit of a question's class asks for unicast).
@@ -82,12 +83,14 @@ class Responder(RecordUpdateListener):
         self._sightings = Sightings(limits.candidates)
         self._announcement: Announcement | None = None
         self._interfaces: tuple[Interface, ...] = ()
+        self._stopping = False
         self._changed = asyncio.Event()
         self._asked_again = asyncio.Event()
         self._aio: AsyncZeroconf | None = None
         self._served: list[str | int] = []  # the interfaces as zeroconf was told them
         self._info: ServiceInfo | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._opening: asyncio.Task[Any] | None = None
         self._unresolved: set[str] = set()
         self._resolves, self._resolves_since = 0, 0.0
 
@@ -105,11 +108,16 @@ class Responder(RecordUpdateListener):
         self._sightings.forget()
         self._asked_again.set()
 
+    def stop(self) -> None:
+        """Make ``run`` return. (To cancel it would cancel zeroconf's own start, and leak its sockets.)"""
+        self._stopping = True
+        self._changed.set()
+
     async def run(self) -> None:
-        """Announce and listen until cancelled."""
+        """Announce and listen until stopped."""
         try:
-            while True:
-                self._changed.clear()
+            while not self._stopping:
+                self._changed.clear()  # what comes from here on is seen by the wait below
                 pause = await self._reconcile()
                 try:
                     async with asyncio.timeout(pause):
@@ -164,7 +172,7 @@ class Responder(RecordUpdateListener):
             self._spawn(self._ask())
             return SETTLE
         # Compared by zeroconf with what it has; it makes up only for the difference.
-        self._spawn(self._aio.async_update_interfaces(wanted))
+        self._opening = self._spawn(self._aio.async_update_interfaces(wanted))
         first, self._served = wanted != self._served, wanted
         return SETTLE if first else None
 
@@ -203,17 +211,27 @@ class Responder(RecordUpdateListener):
     async def _close(self) -> None:
         """Say goodbye once (RFC 6762 §10.1) and close the sockets."""
         aio, self._aio, self._info = self._aio, None, None
-        for task in self._tasks:
-            task.cancel()
         if aio is not None:
             goodbye = aio.zeroconf.generate_unregister_all_services()
             if goodbye is not None:
                 aio.zeroconf.async_send(goodbye)
-            aio.zeroconf.async_remove_listener(self)
+        if self._opening is not None:
+            # Cancelled between opening a socket and keeping it, zeroconf would lose it. That is over in
+            # a moment; the announcements that come after it need not be waited for.
+            await asyncio.wait([self._opening], timeout=OPENING)
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if aio is not None:
+            if self in aio.zeroconf.listeners:
+                aio.zeroconf.async_remove_listener(self)
             await aio.async_close()
 
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        self._later(asyncio.ensure_future(work))
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.ensure_future(work)
+        self._later(task)
+        return task
 
     def _later(self, task: Any) -> None:
         """Let zeroconf's repeated announcements go out in their own time."""

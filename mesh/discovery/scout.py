@@ -39,7 +39,7 @@ __all__ = ["SCOUT_PORT", "ScoutDiscovery"]
 SCOUT_PORT: Final = 7399
 """UDP. Not 7400 and above, where DDS (RTPS) listens."""
 
-BURST: Final = (0.1, 0.4, 2.5)  # seconds between the first questions: a lost datagram costs little time,
+BURST: Final = (0.1, 0.4, 1.0, 2.0)  # seconds between the first questions: a lost datagram costs little time,
 # and an IPv6 address that was still being checked for duplicates (RFC 4862) can be sent from by the last
 SLOW: Final = 30.0  # … and between later ones (± a quarter), which find what a split network hid
 MIN_GAP: Final = 0.05  # questions come no faster, however often the node asks to look again

@@ -161,7 +161,9 @@ class DiscoveryContract:
 class KeyedContract(DiscoveryContract):
     """For mechanisms on a network where others are, too. Gives ``strangers`` beside ``network``."""
 
-    async def test_another_mesh_is_not_seen_and_is_counted(self, network: Network, strangers: Network) -> None:
+    async def test_another_mesh_is_not_seen_and_is_counted(
+        self, network: Network, strangers: Network
+    ) -> None:
         a, b, s = announcement("a"), announcement("b"), announcement("s")
         first = network()
         async with running(first, a) as of_first, running(strangers(), s) as of_stranger:
@@ -169,7 +171,7 @@ class KeyedContract(DiscoveryContract):
                 await of_first.of(b)
             first.look_again()
             with trio.fail_after(WITHIN):
-                while not first.rejected["mac"]:
-                    await trio.sleep(0.005)  # a counter has no event to wait for
+                while not first.rejected["mac"]:  # noqa: ASYNC110 - a counter has no event
+                    await trio.sleep(0.005)
         assert s.node not in {each.node for each in of_first.candidates}
         assert not of_stranger.candidates
