@@ -1,0 +1,98 @@
+"""What an adapter of a system is: its four roles, each a plain function of ``Control`` and ``Workload``.
+
+A role runs in a process of its own, from beginning to end.  In this order it
+
+1. opens, and if it is the first of the two calls ``control.listening(details)``; the second
+   finds these details in ``control.details``;
+2. calls ``control.ready()`` when the other side is there *and would not miss a message*;
+3. a source waits for ``control.go``; a sink begins at once, and ends early on ``control.stop``;
+4. does the work inside ``with control.measured():``;
+5. calls ``control.done(...)`` with its raw numbers, waits for ``control.close`` and returns.
+
+``go``, ``stop`` and ``close`` are ``threading.Event``s: wait for one in a thread, or ask it.
+An adapter imports its library inside the roles, so that listing the systems imports none.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from threading import Event
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import trio
+
+from benchmarks.workload import Role, Workload
+
+__all__ = ["Adapter", "Control", "RoleFunction", "stops", "wait"]
+
+
+class Control(Protocol):
+    """A role's line to the harness."""
+
+    details: Mapping[str, Any]
+    go: Event
+    stop: Event
+    close: Event
+
+    def listening(self, details: Mapping[str, Any]) -> None:
+        """Where the second role finds the first."""
+
+    def ready(self) -> None:
+        """The other side is there."""
+
+    def measured(self) -> AbstractContextManager[None]:
+        """Around the work, in the thread that does it: CPU time, and the profile if one is wanted."""
+
+    def done(self, numbers: Mapping[str, Any]) -> None:
+        """The raw numbers of this role."""
+
+
+RoleFunction = Callable[[Control, Workload], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One system. ``sealed``: what travels is encrypted and authenticated.
+
+    ``distributions`` are the packages whose versions belong into a result, ``modules`` those
+    that must be importable.
+    """
+
+    name: str
+    title: str
+    sealed: bool
+    roles: Mapping[Role, RoleFunction]
+    distributions: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+
+    def missing(self) -> str | None:
+        """Why it can't run here, None if it can."""
+        absent = [name for name in self.modules if importlib.util.find_spec(name) is None]
+        return f"{', '.join(absent)} not installed" if absent else None
+
+
+async def wait(event: Event) -> None:
+    """Wait in Trio for one of the harness's words."""
+    import trio
+
+    await trio.to_thread.run_sync(event.wait, abandon_on_cancel=True)
+
+
+@contextmanager
+def stops(control: Control, nursery: trio.Nursery) -> Iterator[None]:
+    """Inside, ``control.stop`` cancels what is awaited: how a Trio sink ends early."""
+    import trio
+
+    scope = trio.CancelScope()
+
+    async def watch() -> None:
+        await wait(control.stop)
+        scope.cancel()
+
+    nursery.start_soon(watch)
+    with scope:
+        yield
