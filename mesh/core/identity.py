@@ -107,6 +107,12 @@ class SigningKey:
         """The 64-byte signature of ``data``."""
         return self._key.sign(data)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SigningKey) and self.public == other.public
+
+    def __hash__(self) -> int:
+        return hash(self.public)
+
     def __repr__(self) -> str:
         return f"SigningKey({self.member_id.hex()})"  # never the seed
 
