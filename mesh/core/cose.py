@@ -45,7 +45,7 @@ class Kind:
 
     @property
     def external_aad(self) -> bytes:
-        return b"zeromesh v1 " + self.name.encode()
+        return f"zeromesh {self.name} v1".encode()
 
 
 class Statement(NamedTuple):

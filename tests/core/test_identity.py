@@ -205,7 +205,7 @@ def test_only_the_deterministic_encoding_counts() -> None:
     statement = cose.parse(certificate(), kind)
     fields = dict(reversed(statement.fields.items()))
     payload = cbor2.dumps(fields)
-    signature = CA.sign(encode_canonical(["Signature1", kind.protected, b"zeromesh v1 certificate", payload]))
+    signature = CA.sign(encode_canonical(["Signature1", kind.protected, b"zeromesh certificate v1", payload]))
     encoded = encode_canonical([kind.protected, {}, payload, signature])
     assert rejected(verify_certificate, encoded, CA.public, NOW) is Reason.BAD_CERTIFICATE
 
@@ -241,7 +241,7 @@ def test_kinds_do_not_stand_in_for_each_other() -> None:
     kind = cose.Kind("certificate", 1280, Reason.BAD_CERTIFICATE)
     statement = cose.parse(certificate(), kind)
     payload = encode_canonical(statement.fields)
-    signature = CA.sign(encode_canonical(["Signature1", kind.protected, b"zeromesh v1 record", payload]))
+    signature = CA.sign(encode_canonical(["Signature1", kind.protected, b"zeromesh record v1", payload]))
     crossed = encode_canonical([kind.protected, {}, payload, signature])
     assert rejected(verify_certificate, crossed, CA.public, NOW) is Reason.BAD_CERTIFICATE
 
