@@ -27,11 +27,14 @@ async def counts(program: Running) -> dict[str, Any]:
     return counted
 
 
-@pytest.mark.parametrize(("mechanism", "want"), [("scout", 10.0), ("mdns", 120.0)])
+@pytest.mark.parametrize(("mechanism", "bound"), [("scout", 40.0), ("mdns", 200.0)])
 async def test_how_soon_a_newcomer_finds(
-    lan: Callable[..., Lan], mechanism: str, want: float, record_property: Callable[[str, object], None]
+    lan: Callable[..., Lan], mechanism: str, bound: float, record_property: Callable[[str, object], None]
 ) -> None:
-    """From the start of its discovery to the candidate, in milliseconds."""
+    """From the start of its discovery to the candidate, in milliseconds.
+
+    On an idle machine 5 and 75; the bounds leave room for one that is busy with other tests.
+    """
     net, rounds = lan(2), 12
     async with net[0].running(node(mechanism, "a")) as first:
         await first.expect("^ready$")
@@ -41,7 +44,7 @@ async def test_how_soon_a_newcomer_finds(
     summary = f"p50 {statistics.median(times):.1f} ms, {min(times):.1f}-{max(times):.1f} ms"
     record_property(f"{mechanism}_found", summary)
     print(f"{mechanism}: {summary}")
-    assert statistics.median(times) < want, summary
+    assert statistics.median(times) < bound, summary
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
