@@ -75,7 +75,7 @@ def test_secrets_stay_out_of_the_text_form() -> None:
         ("[node]\nlisten = 7400", 2, "node.listen", "a list of endpoints, not 7400"),
         ("[node]\nlisten = [\n  'tcp://*'\n]", 2, "node.listen", 'not "tcp://*"'),
         ("[node]\nconnect = ['tcp://*:7400']", 2, "node.connect", "the endpoint of a peer"),
-        ("[node]\nconnect = ['cellar:7400']", 2, "node.connect", "such as"),
+        ("[node]\nconnect = ['udp://cellar:7400']", 2, "node.connect", "such as"),
         ("[node]\ndiscovery = ['mdn']", 2, "node.discovery", 'did you mean "mdns"?'),
         ("[node]\nname = ''", 2, "node.name", "1 to 64 printable"),
         ("[node]\nname = 7", 2, "node.name", "not 7"),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import logging.handlers
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -32,6 +33,7 @@ __all__ = [
     "ConnectOption",
     "HomeOption",
     "JsonOption",
+    "Log",
     "NameOption",
     "UsageMistake",
     "VerboseOption",
@@ -180,14 +182,31 @@ def run(main: Callable[[], Awaitable[Any]], *, endless: bool = False) -> int:
     return trio.run(wrapped)
 
 
-def set_up_logging(verbose: int, *, default: int = logging.CRITICAL + 1) -> None:
+class Log:
+    """The log on standard error. Held back, it is kept until ``release``, and lost if that never comes."""
+
+    def __init__(self, level: int, *, hold: bool) -> None:
+        self._stream = logging.StreamHandler(sys.stderr)
+        self._stream.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        self._held = logging.handlers.MemoryHandler(1000, logging.CRITICAL + 1, flushOnClose=False)
+        self._log = logging.getLogger("mesh")
+        self._log.propagate = False
+        self._log.handlers[:] = [self._held if hold else self._stream]
+        self._log.setLevel(level)
+
+    def release(self) -> None:
+        self._held.setTarget(self._stream)
+        self._held.flush()
+        self._log.handlers[:] = [self._stream]
+
+    def set_level(self, name: str) -> None:
+        """``debug``, ``info``, ``warning`` or ``error``."""
+        self._log.setLevel(name.upper())
+
+
+def set_up_logging(verbose: int, *, default: int = logging.CRITICAL + 1, hold: bool = False) -> Log:
     """Log to standard error: nothing by default, INFO with ``-v``, DEBUG with ``-vv``."""
-    level = default if verbose == 0 else logging.INFO if verbose == 1 else logging.DEBUG
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    log = logging.getLogger("mesh")
-    log.handlers[:] = [handler]
-    log.propagate = False
-    log.setLevel(level)
     # zeroconf logs an interface that went away as an exception; the node says so in a line of its own.
     logging.getLogger("zeroconf").setLevel(logging.DEBUG if verbose > 1 else logging.CRITICAL + 1)
+    level = default if verbose == 0 else logging.INFO if verbose == 1 else logging.DEBUG
+    return Log(level, hold=hold)

@@ -14,9 +14,8 @@ from typing import Final, TypeVar
 import trio
 
 import mesh
-from mesh.cli.base import at_home, home_settings
-from mesh.core.identity import check_endpoint
-from mesh.errors import ConfigError
+from mesh.cli.base import at_home, home_settings, usage
+from mesh.settings.forms import reject_dial
 
 __all__ = ["GRACE", "joined", "patiently", "peer_named", "wait_for_company"]
 
@@ -32,9 +31,9 @@ async def joined(
     home = at_home(folder)
     settings = home_settings(home).node
     for endpoint in connect or ():
-        wrong = check_endpoint(endpoint)
+        wrong = reject_dial(endpoint)
         if wrong is not None:
-            raise ConfigError(f"{endpoint!r} cannot be dialled: {wrong}", key="--connect")
+            usage(f"--connect {endpoint}: {wrong}")
     async with mesh.open_node(
         name,
         home=home.path,

@@ -1,0 +1,155 @@
+"""What commands can ask of a running daemon, over its control socket (``control``).
+
+status                              name, id, process, mesh, endpoints, peers, counters
+peers · watch                       the peers now · each change of them
+members                             of the mesh, as this home knows them
+invite {uses, lifetime}             a token that names this daemon's endpoints
+ping {peer, timeout}                a round trip in seconds
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from mesh.core.identity import check_endpoint
+from mesh.core.token import MAX_HINTS, encode_token
+from mesh.discovery.endpoints import is_local
+from mesh.errors import ConfigError
+from mesh.node.message import Peer, PeerEvent, PeerJoined, PeerLeft, PeerRecovered, PeerSuspected
+
+if TYPE_CHECKING:
+    import mesh
+    from mesh.daemon.control import Operation, Stream
+    from mesh.home import Home, Member
+
+__all__ = ["Operations", "control_socket", "event_fields", "hints", "member_fields", "peer_fields"]
+
+_CHANGES: Final[dict[type[PeerEvent], str]] = {
+    PeerJoined: "joined",
+    PeerSuspected: "suspected",
+    PeerRecovered: "recovered",
+    PeerLeft: "left",
+}
+
+
+def control_socket(home: Home) -> Path:
+    """Where the daemon of this home is asked."""
+    return home.path / "daemon.sock"
+
+
+def peer_fields(peer: Peer) -> dict[str, Any]:
+    """A peer as ``mesh peers --json`` shows it."""
+    return {
+        "id": peer.id,
+        "name": peer.name,
+        "member": peer.member,
+        "endpoints": list(peer.endpoints),
+        "state": peer.state,
+        "rtt": peer.rtt,
+    }
+
+
+def event_fields(event: PeerEvent) -> dict[str, Any]:
+    """A change as ``mesh peers --watch --json`` shows it."""
+    return {"change": _CHANGES[type(event)], "why": event.why, "peer": peer_fields(event.peer)}
+
+
+def member_fields(member: Member) -> dict[str, Any]:
+    """A member as ``mesh members --json`` shows it."""
+    return {
+        "id": member.id.hex(),
+        "name": member.name,
+        "roles": list(member.roles),
+        "expires": member.expires,
+        "revoked": member.revoked,
+    }
+
+
+def hints(endpoints: tuple[str, ...]) -> tuple[str, ...]:
+    """The endpoints that a token can name: those that mean something on another machine, if there are any."""
+    tcp = [
+        each
+        for each in endpoints
+        if each.startswith("tcp://") and "%" not in each and not check_endpoint(each)
+    ]
+    outside = [each for each in tcp if not is_local(each)]
+    return tuple((outside or tcp)[:MAX_HINTS])
+
+
+class Operations:
+    """The operations of one daemon; each takes the request's fields and gives what JSON can carry."""
+
+    def __init__(self, node: mesh.Node, home: Home) -> None:
+        self._node = node
+        self._home = home
+
+    def single(self) -> dict[str, Operation]:
+        return {
+            "status": self.status,
+            "peers": self.peers,
+            "members": self.members,
+            "invite": self.invite,
+            "ping": self.ping,
+        }
+
+    def streams(self) -> dict[str, Stream]:
+        return {"watch": self.watch}
+
+    async def status(self, _: Mapping[str, Any]) -> Any:
+        node = self._node
+        credentials = self._home.credentials(create=False)
+        statistics = node.statistics()
+        return {
+            "name": node.name,
+            "id": node.id,
+            "pid": os.getpid(),
+            "mesh": credentials.mesh.hex(),
+            "mesh_name": credentials.mesh_name,
+            "member": credentials.certificate.name,
+            "endpoints": list(node.endpoints),
+            "peers": [peer_fields(peer) for peer in node.peers.values()],
+            "discovery": [asdict(status) for status in node.discovery_status.values()],
+            "refusals": dict(node.refusals),
+            "counters": {
+                key: getattr(statistics, key)
+                for key in ("published", "received", "delivered", "lost", "dropped", "repaired", "rejected")
+            },
+        }
+
+    async def peers(self, _: Mapping[str, Any]) -> Any:
+        return [peer_fields(peer) for peer in self._node.peers.values()]
+
+    async def watch(self, _: Mapping[str, Any]) -> AsyncIterator[Any]:
+        async for event in self._node.watch_peers():
+            yield event_fields(event)
+
+    async def members(self, _: Mapping[str, Any]) -> Any:
+        return [member_fields(member) for member in self._home.members()]
+
+    async def invite(self, request: Mapping[str, Any]) -> Any:
+        uses, lifetime = _number(request, "uses"), _number(request, "lifetime")
+        invitation = self._home.invite(
+            uses=int(uses), lifetime=float(lifetime), endpoints=hints(self._node.endpoints)
+        )
+        return {"token": encode_token(invitation)}
+
+    async def ping(self, request: Mapping[str, Any]) -> Any:
+        return await self._node.ping(_text(request, "peer"), timeout=_number(request, "timeout"))
+
+
+def _text(request: Mapping[str, Any], key: str) -> str:
+    value = request.get(key)
+    if not isinstance(value, str):
+        raise ConfigError("expected text", key=key)
+    return value
+
+
+def _number(request: Mapping[str, Any], key: str) -> float:
+    value = request.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError("expected a number", key=key)
+    return value
