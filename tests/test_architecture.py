@@ -21,6 +21,7 @@ LAYERS: list[set[str]] = [
     {"mesh.node"},
     {"mesh.home", "mesh.settings"},  # the files of a user: what only api, daemon and command read
     {"mesh.api"},
+    {"mesh.portal"},
     {"mesh.aio", "mesh.sync", "mesh.testing"},
     {"mesh"},  # mesh/__init__.py: the public names
     {"mesh.daemon"},

@@ -13,7 +13,7 @@ A program's own values go through ``encode_value`` and ``decode_value``.
 from __future__ import annotations
 
 import os
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 import cbor2
 
@@ -22,6 +22,7 @@ from mesh.core.types import Reason, RemoteProtocolError
 from mesh.errors import ValueEncodingError
 
 __all__ = [
+    "Encoded",
     "decode_batch",
     "decode_direct",
     "decode_intro",
@@ -156,8 +157,15 @@ def decode_batch(data: bytes) -> Batch:
 # -- values -------------------------------------------------------------------
 
 
+class Encoded(NamedTuple):
+    """A value that ``encode_value`` has judged and encoded already, in another thread."""
+
+    kind: int
+    data: bytes
+
+
 def encode_value(value: Any) -> tuple[int, bytes]:
-    """A program's value → (kind, bytes). ``bytes`` are RAW and untouched, all else is CBOR.
+    """A program's value → (kind, bytes). ``bytes`` are RAW and untouched, ``Encoded`` is, all else is CBOR.
 
     Raises ``ValueEncodingError`` for what CBOR cannot carry, and for maps whose keys
     are neither text nor bytes (a receiver refuses them: colliding keys of
@@ -167,6 +175,8 @@ def encode_value(value: Any) -> tuple[int, bytes]:
         return RAW, value
     if isinstance(value, (bytes, bytearray, memoryview)):
         return RAW, bytes(value)
+    if type(value) is Encoded:
+        return value
     if isinstance(value, (dict, list, tuple, set, frozenset)):
         _check(value, 14)
     try:
