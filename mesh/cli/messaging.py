@@ -120,10 +120,12 @@ async def _pub(
         target = None
         if to is not None:
             target = (await peer_named(node, to))[0].id
-        elif not await wait_for_company(node):
-            say("mesh: no peer is in sight, publishing all the same")
+        else:
+            await wait_for_company(node)
         if one:
             await node.publish(topic, value, headers=headers, to=target)
+            if not node.peers:
+                say("published, and no peer was in sight to hear it (mesh doctor looks for the reason)")
             return
         if sys.stdin is not None and sys.stdin.isatty():
             say("each line is published; Ctrl-D ends")
