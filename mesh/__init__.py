@@ -1,5 +1,86 @@
-"""zeromesh: a brokerless, encrypted peer-to-peer messaging mesh."""
+"""zeromesh: a brokerless, encrypted peer-to-peer messaging mesh.
+
+import trio, mesh
+
+async def main():
+    async with mesh.open_node("kitchen") as node:
+        await node.publish("home/kitchen/temperature", 21.5)
+
+        async with node.subscribe("home/*/temperature") as readings:
+            async for message in readings:
+                print(message.topic, message.value, message.sender.name)
+
+trio.run(main)
+"""
 
 from __future__ import annotations
 
+from mesh.api import open_node
+from mesh.config import Config, Limits
+from mesh.errors import (
+    ConfigError,
+    CredentialError,
+    ForkError,
+    MeshError,
+    MessageTooLarge,
+    NodeClosed,
+    NoResponders,
+    NotAuthorized,
+    Overflowed,
+    PeerGone,
+    ProtocolMismatch,
+    RemoteError,
+    RequestTimeout,
+    TopicError,
+    TransportError,
+    UnknownPeer,
+    ValueEncodingError,
+)
+from mesh.node.message import Message, Peer, PeerEvent, PeerJoined, PeerLeft, PeerRecovered, PeerSuspected
+from mesh.node.node import Node
+from mesh.node.presence import PeerWatch
+from mesh.node.publisher import Publisher
+from mesh.node.request import Reply, Request
+from mesh.node.statistics import Statistics
+from mesh.node.subscription import Subscription
+from mesh.node.supervise import supervise
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "CredentialError",
+    "ForkError",
+    "Limits",
+    "MeshError",
+    "Message",
+    "MessageTooLarge",
+    "NoResponders",
+    "Node",
+    "NodeClosed",
+    "NotAuthorized",
+    "Overflowed",
+    "Peer",
+    "PeerEvent",
+    "PeerGone",
+    "PeerJoined",
+    "PeerLeft",
+    "PeerRecovered",
+    "PeerSuspected",
+    "ProtocolMismatch",
+    "PeerWatch",
+    "Publisher",
+    "RemoteError",
+    "Reply",
+    "Request",
+    "RequestTimeout",
+    "Statistics",
+    "Subscription",
+    "TopicError",
+    "TransportError",
+    "UnknownPeer",
+    "ValueEncodingError",
+    "open_node",
+    "supervise",
+]

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from mesh.config import Config
 from mesh.core.engine import Papers
-from mesh.core.types import node_id
-from mesh.discovery import create
+from mesh.core.keys import beacon_key
+from mesh.discovery.factory import create
 from mesh.discovery.seeds import Seeds
 from mesh.errors import ConfigError
 from mesh.home import Credentials, Home
@@ -71,8 +71,7 @@ async def open_node(
         link.public,
         transport,
     )
-    own = node_id(link.public)
-    mechanisms = list(create(discovery, credentials.mesh, own, settings))
+    mechanisms = list(create(discovery, beacon_key=beacon_key(credentials.mesh), limits=settings.limits))
     # The daemon of this home, if one runs, knows the whole mesh already: ask it first.
     seeds = [*connect, *(endpoint for endpoint in where.daemon_endpoints() if endpoint not in (listen or ()))]
     if seeds:
@@ -103,5 +102,3 @@ def _check_name(name: str) -> str:
     if not 0 < len(name) <= 64 or not name.isprintable():
         raise ConfigError(f"{name!r} is not a name of 1 to 64 printable characters", key="name")
     return name
-
-

@@ -151,9 +151,7 @@ class Broadcast:
 
     # -- their subscriptions ---------------------------------------------------
 
-    def subscription(
-        self, message: bytes, token_of: Callable[[NodeId], tuple[int, bytes] | None]
-    ) -> Seen:
+    def subscription(self, message: bytes, token_of: Callable[[NodeId], tuple[int, bytes] | None]) -> Seen:
         """Judge a subscription (ZMTP's first byte included). Raises ``RemoteProtocolError``."""
         if len(message) > self._config.limits.subscription_frame_bytes or message[:1] not in (b"\0", b"\1"):
             raise RemoteProtocolError(Reason.BAD_SUBSCRIPTION, "form")

@@ -158,13 +158,11 @@ class Dialer:
         ]
         if not waiting:
             return float("inf")
-        return max(min(waiting), self._tokens_at + max(0.0, 1 - self._tokens) / self._config.limits.dials_per_second)
+        return max(
+            min(waiting), self._tokens_at + max(0.0, 1 - self._tokens) / self._config.limits.dials_per_second
+        )
 
     def unresolved(self, skip: Iterable[NodeId] = ()) -> int:
         """How many targets are in their first rounds: neither reached nor failed yet."""
         skipped = set(skip)
-        return sum(
-            1
-            for target in self._targets.values()
-            if target.node not in skipped and target.tries == 0
-        )
+        return sum(1 for target in self._targets.values() if target.node not in skipped and target.tries == 0)

@@ -143,7 +143,10 @@ class Engine:
             versions=PROTOCOL_VERSIONS,
         )
         self._introducer = Introducer(
-            papers.ca_public_key, papers.certificate, sign_record(papers.key, self._record), papers.revocations
+            papers.ca_public_key,
+            papers.certificate,
+            sign_record(papers.key, self._record),
+            papers.revocations,
         )
         self.introductions = Introductions(
             config, rng, self._introducer, self._introduced, self._effects, self._reject
@@ -201,7 +204,9 @@ class Engine:
 
     # -- discovery and the intro plane -------------------------------------------
 
-    def hint(self, node: NodeId | None, intros: Iterable[str], clock: float, *, permanent: bool = False) -> None:
+    def hint(
+        self, node: NodeId | None, intros: Iterable[str], clock: float, *, permanent: bool = False
+    ) -> None:
         """Somebody may be reachable there."""
         if node is not None and (node == self.node or node in self.links.departed):
             return
@@ -220,9 +225,7 @@ class Engine:
         """How many that were hinted at have neither joined nor failed once."""
         sessions = self.links.sessions.values()
         waiting = sum(1 for s in sessions if not s.joined and s.attach_tries == 0)
-        return waiting + self.introductions.unresolved(
-            {self.node, *(node for node in self.links.sessions)}
-        )
+        return waiting + self.introductions.unresolved({self.node, *(node for node in self.links.sessions)})
 
     def dial_answered(self, dial: int, frame: bytes, clock: float) -> None:
         self.introductions.answered(dial, frame, clock, clock + self._wall)
@@ -452,7 +455,7 @@ class Engine:
                 raise RemoteProtocolError(Reason.UNKNOWN_KEY, "its owner left")
             if clock - session.liveness.heard_at > 0.05:
                 self.links.heard(session, clock)
-            if opened.frame_type == BARRIER:
+            if opened.type == BARRIER:
                 self._echoed(session, tag, clock)
                 return None
             batch = decode_batch(opened.plaintext)
@@ -574,9 +577,7 @@ class Engine:
 
     def _unproven(self) -> bool:
         version = self._interests.version
-        return any(
-            s.broadcast_connected and s.confirmed < version for s in self.links.sessions.values()
-        )
+        return any(s.broadcast_connected and s.confirmed < version for s in self.links.sessions.values())
 
     def _end_barrier(self) -> None:
         self._barrier_at = float("inf")

@@ -51,7 +51,9 @@ def refusal(reason: Reason) -> RefuseMessage:
 class Introducer:
     """Our papers, and the judgement of theirs."""
 
-    def __init__(self, ca_public_key: bytes, certificate: bytes, record: bytes, revocations: Revocations | None):
+    def __init__(
+        self, ca_public_key: bytes, certificate: bytes, record: bytes, revocations: Revocations | None
+    ):
         self._ca_public_key = ca_public_key
         self.certificate = certificate
         self.record = record

@@ -124,9 +124,7 @@ class Introductions:
         except RemoteProtocolError as error:
             self._rejected(error.reason)
             self.refused_by[dialled.endpoint] = f"its papers were refused: {error}"
-            self._effects.append(
-                Incident("peer refused", f"{dialled.endpoint}: {error}")
-            )
+            self._effects.append(Incident("peer refused", f"{dialled.endpoint}: {error}"))
             self._end(dial, clock)
             return
         self._effects.append(HangUp(dial))
@@ -180,7 +178,9 @@ class Introductions:
     def _join(self, route: int, message: JoinHelloMessage | JoinProofMessage, now: float) -> None:
         if self.join_answerer is None:
             answer: Any = RefuseMessage(
-                "not_inviter", "this node cannot admit newcomers: dial the one that made the invitation", [1, 1]
+                "not_inviter",
+                "this node cannot admit newcomers: dial the one that made the invitation",
+                [1, 1],
             )
         else:
             answer = self.join_answerer.answer(route, message, now)

@@ -179,13 +179,13 @@ class Links:
 
     def progress(self, session: Session, clock: float, *, without_broadcast: bool = False) -> bool:
         """Has it joined with this step? Then say so. True if it did."""
-        if session.joined or not session.attached:
+        if not session.attached or (session.live < 0 and not without_broadcast):
             return False
-        if session.live < 0 and not without_broadcast:
-            return False
-        session.joined = True
         session.attach_deadline = float("inf")
         session.attach_tries = 0
+        if session.joined:
+            return False  # its link was opened anew; nobody else noticed
+        session.joined = True
         session.liveness = Liveness(self._timing, clock)
         self._effects.append(PeerChanged(session.node, PeerChange.JOINED, "introduced and attached"))
         return True

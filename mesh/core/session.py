@@ -105,7 +105,7 @@ class Session:
         if new:
             self.theirs = message.session
             self.interests = RemoteInterests(self.interests.limit)
-                self.live = -1
+            self.live = -1
             self.confirmed = -1
             self.barriers.clear()
             self.answered = False

@@ -10,15 +10,14 @@ from __future__ import annotations
 import os
 import time
 import weakref
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any
 
 import trio
-from trio.lowlevel import ParkingLot
 
 from mesh.config import Config
 from mesh.core import effects as do
@@ -40,17 +39,18 @@ from mesh.core.topic import check_pattern, check_topic
 from mesh.core.types import NodeId, RemoteProtocolError
 from mesh.discovery.base import Announcement, Candidate, Discovery, Status
 from mesh.discovery.interfaces import advertised, watch
-from mesh.errors import ConfigError, ForkError, MeshError, NodeClosed, NoResponders, PeerGone, RequestTimeout, UnknownPeer
-from mesh.node.message import (
-    Origin,
-    Peer,
-    PeerEvent,
-    PeerJoined,
-    PeerLeft,
-    PeerRecovered,
-    PeerSuspected,
+from mesh.errors import (
+    ConfigError,
+    ForkError,
+    MeshError,
+    NodeClosed,
+    NoResponders,
+    PeerGone,
 )
+from mesh.node.inbox import Inbox, Turns
+from mesh.node.message import Peer
 from mesh.node.outbox import Outbox
+from mesh.node.presence import PeerWatch, Presence
 from mesh.node.publisher import Publisher, Publishing, check_headers
 from mesh.node.pump import Pump
 from mesh.node.request import Caller, Handler, Reply, Responder
@@ -59,7 +59,7 @@ from mesh.node.subscription import Subscription, check_overflow
 from mesh.node.supervise import supervise
 from mesh.transport.base import Bound, Transport
 
-__all__ = ["Node", "PeerWatch"]
+__all__ = ["Node"]
 
 _OPEN: weakref.WeakSet[Node] = weakref.WeakSet()
 
@@ -70,47 +70,6 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-_EVENTS: dict[do.PeerChange, type[PeerEvent]] = {
-    do.PeerChange.JOINED: PeerJoined,
-    do.PeerChange.SUSPECTED: PeerSuspected,
-    do.PeerChange.RECOVERED: PeerRecovered,
-    do.PeerChange.LEFT: PeerLeft,
-}
-
-
-class PeerWatch:
-    """Made by ``node.watch_peers``: an async iterator of events, beginning with those present.
-
-    A watcher that does not read loses the oldest events (4,096 are kept); ``dropped`` counts them.
-    """
-
-    def __init__(self, present: Iterable[PeerEvent]) -> None:
-        self._events: deque[PeerEvent] = deque(present, maxlen=4096)
-        self._waiting = ParkingLot()
-        self._closed: BaseException | None = None
-        self.dropped = 0
-
-    def feed(self, event: PeerEvent) -> None:
-        if len(self._events) == self._events.maxlen:
-            self.dropped += 1
-        self._events.append(event)
-        self._waiting.unpark_all()
-
-    def close(self, reason: BaseException) -> None:
-        self._closed = reason
-        self._waiting.unpark_all()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> PeerEvent:
-        await trio.lowlevel.checkpoint()
-        while not self._events:
-            if self._closed is not None:
-                raise StopAsyncIteration
-            await self._waiting.park()
-        return self._events.popleft()
 
 
 class Node:
@@ -138,23 +97,15 @@ class Node:
             partial(self._responder.cancel, LOCAL), partial(self._responder.credit, LOCAL)
         )
         self._bound = Bound(())
-        self._subscriptions: dict[int, Subscription] = {}
-        self._peers: dict[NodeId, Peer] = {}
-        self._self = Peer(self._engine.node.hex(), name, member, (), "alive", None)
-        self._watches: weakref.WeakSet[PeerWatch] = weakref.WeakSet()
-        self._progress = ParkingLot()
-        self._pings: dict[tuple[NodeId, int], trio.Event] = {}
-        self._turns: Counter[str] = Counter()
+        self._turns = Turns()
+        self._inbox = Inbox(self._engine.router, self._turns)
+        own = Peer(self._engine.node.hex(), name, member, (), "alive", None)
+        self._presence = Presence(self._engine, own, self._peer_left)
         self._closed: MeshError | None = None
         self._heard_of = trio.Event()
         self._discovery: list[Discovery] = []
         self.discovery_status: dict[str, Status] = {}
-        # What closed subscriptions and departed peers counted.
-        self._received = self._lost = self._duplicates = 0
-        self._past_delivered = self._past_dropped = 0
         self._served = 0
-        self._peer_received: Counter[NodeId] = Counter()
-        self._peer_lost: Counter[NodeId] = Counter()
 
     # -- life ------------------------------------------------------------------
 
@@ -169,13 +120,13 @@ class Node:
             nursery.start_soon(self._pump.run_timers)
             nursery.start_soon(self._publishing.run)
             nursery.start_soon(self._publishing.airlock.run)
-            nursery.start_soon(watch, self._advertise)
+            nursery.start_soon(watch, lambda _: self._advertise())
             _OPEN.add(self)
             try:
                 await self._discover(nursery, discovery)
                 await self._settle()
                 yield self
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001
                 # Policy: the caller's own exception passes through as it is, not wrapped
                 # in the group of the nursery's; it is raised again below.
                 failure = error
@@ -222,17 +173,15 @@ class Node:
             return
         with trio.move_on_after(self.config.settle_timeout):
             while self._engine.unresolved():
-                await self._progress.park()
+                await self._presence.changed.park()
 
     def _advertise(self) -> None:
         """Our addresses as they are now: into the record, and to discovery."""
-        addresses = advertised(self._bound.addresses, self.config.limits.addresses_per_node)
+        addresses = advertised(self._bound.addresses, limit=self.config.limits.addresses_per_node)
         if addresses == self._engine.record.addresses:
             return
         self._engine.set_addresses(addresses, trio.current_time())
-        self._self = Peer(
-            self._self.id, self.name, self._self.member, tuple(a.intro for a in addresses), "alive", None
-        )
+        self._presence.own = replace(self._presence.own, endpoints=tuple(a.intro for a in addresses))
         self._pump.apply()
         announcement = self._announcement()
         for mechanism in self._discovery:
@@ -252,12 +201,10 @@ class Node:
         self._pump.apply()
         with trio.move_on_after(min(0.2, self.config.drain_timeout)):
             await self._pump_outbox().flush()
-        for subscription in list(self._subscriptions.values()):
+        for subscription in list(self._inbox.subscriptions.values()):
             subscription.close(closed)
-        for watcher in list(self._watches):
-            watcher.close(closed)
         self._caller.close(closed)
-        self._progress.unpark_all()
+        self._presence.close()
 
     def _pump_outbox(self) -> Outbox:
         outbox = self._pump.outbox
@@ -276,70 +223,37 @@ class Node:
     @property
     def id(self) -> str:
         """This node's id: 32 hex digits, new with each start."""
-        return self._self.id
+        return self._presence.own.id
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         """The intro endpoints that others can dial."""
-        return self._self.endpoints
+        return self._presence.own.endpoints
 
     @property
     def peers(self) -> Mapping[str, Peer]:
         """The peers in the mesh now, by id (a read-only snapshot)."""
-        return MappingProxyType({peer.id: peer for peer in self._peers.values()})
-
-    def _resolve(self, peer: Peer | str) -> NodeId:
-        """A ``Peer``, an id or a name → the node. Raises ``UnknownPeer``."""
-        wanted = peer.id if isinstance(peer, Peer) else peer
-        named = []
-        for node, known in self._peers.items():
-            if known.id == wanted:
-                return node
-            if known.name == wanted:
-                named.append(node)
-        if len(named) == 1:
-            return named[0]
-        if named:
-            raise UnknownPeer(wanted, "several peers have this name, use an id")
-        if isinstance(peer, Peer):
-            raise PeerGone(peer.id, peer.name)
-        raise UnknownPeer(wanted)
+        return MappingProxyType({peer.id: peer for peer in self._presence.peers.values()})
 
     def watch_peers(self) -> PeerWatch:
         """An async iterator of ``PeerJoined``, ``PeerSuspected``, ``PeerRecovered``, ``PeerLeft``,
         beginning with the peers that are present."""
         self._check_open()
-        watcher = PeerWatch([PeerJoined(peer, "present") for peer in self._peers.values()])
-        self._watches.add(watcher)
-        return watcher
+        return self._presence.watch()
 
     async def wait_for_peers(self, n: int = 1) -> None:
         """Return when at least ``n`` peers are in the mesh."""
         await trio.lowlevel.checkpoint()
-        while len(self._peers) < n:
+        while len(self._presence.peers) < n:
             self._check_open()
-            await self._progress.park()
+            await self._presence.changed.park()
 
     async def ping(self, peer: Peer | str, *, timeout: float | None = None) -> float:
         """The round trip to a peer and back, in seconds. Raises ``UnknownPeer``, ``PeerGone``, ``RequestTimeout``."""
         self._check_open()
-        node = self._resolve(peer)
         patience = self.config.request_timeout if timeout is None else timeout
-        arrived = trio.Event()
-        began = trio.current_time()
-        key = (node, self._engine.ping(node, began))
-        self._pings[key] = arrived
-        self._pump.apply()
-        try:
-            with trio.move_on_after(patience):
-                await arrived.wait()
-                took = trio.current_time() - began
-                if node not in self._peers:
-                    raise PeerGone(node.hex())
-                return took
-        finally:
-            self._pings.pop(key, None)
-        raise RequestTimeout(f"ping {node.hex()}", patience)
+        node = self._presence.resolve(peer)
+        return await self._presence.ping(node, patience, self._pump.apply, lambda: self._closed)
 
     # -- publish -------------------------------------------------------------------
 
@@ -367,7 +281,7 @@ class Node:
             else:
                 await trio.lowlevel.checkpoint_if_cancelled()
             return
-        node = self._resolve(to)
+        node = self._presence.resolve(to)
         batch = self._publishing.directed(node, check_topic(topic), value, headers)
         await self.send(node, DirectedMessage("", encode_batch(batch)))
 
@@ -417,13 +331,13 @@ class Node:
         self._check_open()
         if subscription.entry is not None:
             raise RuntimeError("a subscription is entered once; make another")
-        if len(self._subscriptions) >= self.config.limits.subscriptions_per_peer:
-            raise ConfigError(f"more than {len(self._subscriptions)} subscriptions", key="subscribe")
+        if len(self._inbox.subscriptions) >= self.config.limits.subscriptions_per_peer:
+            raise ConfigError(f"more than {len(self._inbox.subscriptions)} subscriptions", key="subscribe")
         entry = self._engine.add_interest(
             SUBSCRIPTION, subscription.pattern, trio.current_time(), group=subscription.group
         )
         subscription.entry = entry
-        self._subscriptions[entry.number] = subscription
+        self._inbox.subscriptions[entry.number] = subscription
         self._pump.apply()
         try:
             await self._live()
@@ -437,14 +351,12 @@ class Node:
         await trio.lowlevel.checkpoint()
         with trio.move_on_after(self.config.live_timeout):
             while self._engine.unconfirmed(version) and self._closed is None:
-                await self._progress.park()
+                await self._presence.changed.park()
 
     def _unsubscribe(self, subscription: Subscription) -> None:
         entry = subscription.entry
-        if entry is None or self._subscriptions.pop(entry.number, None) is None:
+        if entry is None or not self._inbox.end(entry.number):
             return
-        self._past_delivered += subscription.delivered
-        self._past_dropped += subscription.dropped + subscription.queued
         if self._closed is None:
             self._engine.remove_interest(entry, trio.current_time())
             self._pump.apply()
@@ -454,7 +366,7 @@ class Node:
     def _members(self, topic: str, to: Peer | str | None) -> list[Member]:
         members = self._engine.router.responders(check_topic(topic))
         if to is not None:
-            node = self._resolve(to)
+            node = self._presence.resolve(to)
             members = [member for member in members if member.peer == node]
         if not members:
             raise NoResponders(topic)
@@ -562,7 +474,7 @@ class Node:
 
     def statistics(self) -> Statistics:
         """A frozen snapshot of everything counted."""
-        subscriptions = list(self._subscriptions.values())
+        inbox, subscriptions = self._inbox, list(self._inbox.subscriptions.values())
         engine, outbox = self._engine, self._pump_outbox()
         reasons = dict(engine.rejected)
         for reason, n in self._pump.rejected_by_transport.items():
@@ -572,28 +484,28 @@ class Node:
                 key = f"{mechanism.name}_{reason}"
                 reasons[key] = reasons.get(key, 0) + n
         peers = {}
-        for node, peer in self._peers.items():
+        for node, peer in self._presence.peers.items():
             session = engine.links.sessions.get(node)
             peers[peer.id] = PeerStatistics(
                 peer.id,
                 peer.name,
                 peer.rtt,
-                self._peer_received[node],
-                self._peer_lost[node],
+                inbox.received_from[node],
+                inbox.lost_from[node],
                 outbox.waiting(node),
                 outbox.dropped[node],
                 {} if session is None else {r.value: n for r, n in session.strikes.counts.items()},
             )
         return Statistics(
             published=self._publishing.published,
-            received=self._received,
-            delivered=self._past_delivered + sum(s.delivered for s in subscriptions),
-            lost=self._lost,
-            dropped=self._past_dropped + sum(s.dropped for s in subscriptions),
+            received=inbox.received,
+            delivered=inbox.delivered,
+            lost=inbox.lost,
+            dropped=inbox.dropped,
             repaired=0,
             rejected=sum(reasons.values()),
             rejected_by_reason=MappingProxyType(reasons),
-            duplicates=self._duplicates,
+            duplicates=inbox.duplicates,
             queued=sum(s.queued for s in subscriptions),
             congested=self._publishing.airlock.lossy,
             requests_in_flight=self._caller.in_flight,
@@ -611,24 +523,7 @@ class Node:
     # -- what the pump brings (``pump.Consumer``) ----------------------------------------
 
     def deliver(self, delivery: Delivery) -> None:
-        session, batch, skip, lost = delivery
-        fresh = len(batch.values) - skip
-        node = session.node
-        if skip:
-            self._duplicates += skip
-        numbers = self._engine.router.route(batch.topic).local
-        if lost:
-            self._lost += lost
-            self._peer_lost[node] += lost
-            for number in numbers:
-                self._subscriptions[number].lost += lost
-        if fresh <= 0:
-            return
-        self._received += fresh
-        self._peer_received[node] += fresh
-        origin = Origin(batch, self.peer(node))
-        for number in numbers:
-            self._subscriptions[number].feed(origin, batch, skip)
+        self._inbox.deliver(delivery, self._presence.peer(delivery.session.node))
 
     def dispatch(self, session: Session, message: Any, clock: float) -> None:
         node = session.node
@@ -652,23 +547,8 @@ class Node:
             self._engine.rejected_from(session, error.reason, clock)
             self._pump.apply()
             return
-        route = self._engine.router.route(batch.topic)
-        if message.group:
-            members = [m for m in route.groups.get(message.group, ()) if m.peer == LOCAL]
-            numbers = (self._turn(message.group, members).number,) if members else ()
-        else:
-            grouped = [m.number for ms in route.groups.values() for m in ms if m.peer == LOCAL]
-            numbers = (*route.local, *grouped)
-        fresh = len(batch.values)
-        self._received += fresh
-        self._peer_received[session.node] += fresh
-        if not numbers:
-            # It unsubscribed while this was under way: counted, as everything that is not delivered.
-            self._past_dropped += fresh
-            return
-        origin = Origin(batch, self.peer(session.node))
-        for number in numbers:
-            self._subscriptions[number].feed(origin, batch)
+        sender = self._presence.peer(session.node)
+        self._inbox.deliver_directed(session.node, message.group, batch, sender)
 
     def _requested(self, node: NodeId, message: RequestMessage, sink: Any) -> None:
         numbers = [m.number for m in self._engine.router.responders(message.topic) if m.peer == LOCAL]
@@ -685,44 +565,18 @@ class Node:
         self._requested(LOCAL, message, sink)
 
     def peer_changed(self, change: do.PeerChanged) -> None:
-        node = change.peer
-        if change.change is do.PeerChange.LEFT:
-            peer = self._peers.pop(node, None)
-            if peer is None:
-                return
-            peer = _with_state(peer, "left")
-            self._caller.peer_gone(node, peer.name)
-            self._responder.peer_gone(node)
-            for (who, _), arrived in self._pings.items():
-                if who == node:
-                    arrived.set()
-        else:
-            peer = self._peers[node] = self._snapshot(node)
-        event = _EVENTS[change.change](peer, change.why)
-        for watcher in list(self._watches):
-            watcher.feed(event)
+        self._presence.peer_changed(change)
 
-    def _snapshot(self, node: NodeId) -> Peer:
-        session = self._engine.links.sessions[node]
-        introduced = session.introduced
-        return Peer(
-            node.hex(),
-            session.name,
-            introduced.certificate.name,
-            tuple(a.intro for a in introduced.record.addresses),
-            "suspect" if session.liveness.state.name == "SUSPECT" else "alive",
-            session.rtt,
-        )
+    def _peer_left(self, node: NodeId, peer: Peer) -> None:
+        self._caller.peer_gone(node, peer.name)
+        self._responder.peer_gone(node)
+        self._inbox.forget(node)
 
     def ponged(self, peer: NodeId, token: int, rtt: float | None) -> None:
-        if peer in self._peers:
-            self._peers[peer] = self._snapshot(peer)
-        arrived = self._pings.get((peer, token))
-        if arrived is not None:
-            arrived.set()
+        self._presence.ponged(peer, token, rtt)
 
     def progressed(self) -> None:
-        self._progress.unpark_all()
+        self._presence.changed.unpark_all()
 
     # -- what publishing and requests need (``publisher.Outlet``, ``request.Network``) -----
 
@@ -733,23 +587,14 @@ class Node:
         return self._engine.router.generation
 
     def deliver_local(self, numbers: tuple[int, ...], batch: Batch) -> None:
-        origin = Origin(batch, self._self)
-        self._received += len(batch.values)
-        for number in numbers:
-            subscription = self._subscriptions.get(number)
-            if subscription is not None:
-                subscription.feed(origin, batch)
+        self._inbox.deliver_local(numbers, batch, self._presence.own)
 
     def seal(self, topic: str, plaintext: bytes) -> tuple[bytes, bytes]:
         tag = self._engine.broadcast.tag(topic)
         return tag, self._engine.broadcast.seal(tag, plaintext, trio.current_time())
 
     def choose(self, group: str, members: tuple[Member, ...]) -> Member:
-        return self._turn(group, members)
-
-    def _turn(self, group: str, members: Sequence[Member]) -> Member:
-        self._turns[group] += 1
-        return members[self._turns[group] % len(members)]
+        return self._turns.choose(group, members)
 
     def send_directed(self, peer: NodeId, group: str, batch: Batch) -> None:
         self.send_nowait(peer, DirectedMessage(group, encode_batch(batch)))
@@ -761,21 +606,13 @@ class Node:
 
     async def subscribers_changed(self) -> None:
         self._check_open()
-        await self._progress.park()
+        await self._presence.changed.park()
 
     def responders(self, topic: str) -> list[Member]:
         return self._engine.router.responders(topic)
 
     def peer(self, node: NodeId) -> Peer:
-        if node == LOCAL:
-            return self._self
-        known = self._peers.get(node)
-        if known is None:
-            # Not joined yet: its first messages may be quicker than the last step of joining.
-            if node in self._engine.links.sessions:
-                return self._snapshot(node)
-            return Peer(node.hex(), "", "", (), "left", None)
-        return known
+        return self._presence.peer(node)
 
     def peer_load(self, node: NodeId) -> int:
         if node == LOCAL:
@@ -809,8 +646,3 @@ class _Link:
             await self._node.send(self._peer, message)
         except PeerGone:
             pass  # nobody waits for it any more
-
-
-def _with_state(peer: Peer, state: Any) -> Peer:
-    return Peer(peer.id, peer.name, peer.member, peer.endpoints, state, peer.rtt)
-

@@ -365,4 +365,3 @@ class Publisher:
         self._closed = True
         self._stream.flush()
         await trio.lowlevel.checkpoint()
-

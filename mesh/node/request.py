@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol
 
 import trio
@@ -227,7 +228,9 @@ class Caller:
                         raise self._error(call, answer)
                     call.done = answer.last
                     if answer.data is None:
-                        raise RemoteError("StopAsyncIteration", "the stream ended without a value", call.peer.hex())
+                        raise RemoteError(
+                            "StopAsyncIteration", "the stream ended without a value", call.peer.hex()
+                        )
                     return read_value(answer.kind, answer.data)
                 finally:
                     self._end(call)
@@ -377,11 +380,12 @@ class Responder:
         """Requests in handlers now."""
         return len(self._served)
 
-    async def serve(self, number: int, handler: Handler, concurrency: int, started: Callable[[], Awaitable[None]]) -> None:
+    async def serve(
+        self, number: int, handler: Handler, concurrency: int, started: Callable[[], Awaitable[None]]
+    ) -> None:
         """Answer as responder ``number`` until cancelled. ``started`` is awaited once it can."""
-        streams = inspect.isasyncgenfunction(inspect.unwrap(handler)) or inspect.isasyncgenfunction(
-            getattr(handler, "__call__", None)
-        )
+        plain = handler.func if isinstance(handler, partial) else inspect.unwrap(handler)
+        streams = inspect.isasyncgenfunction(plain)
         async with trio.open_nursery() as nursery:
             self._services[number] = _Service(handler, streams, trio.CapacityLimiter(concurrency), nursery)
             try:
@@ -390,13 +394,17 @@ class Responder:
             finally:
                 del self._services[number]
 
-    def received(self, peer: NodeId, message: RequestMessage, sink: _Sink, numbers: list[int]) -> ErrorMessage | None:
+    def received(
+        self, peer: NodeId, message: RequestMessage, sink: _Sink, numbers: list[int]
+    ) -> ErrorMessage | None:
         """A request arrived; ``numbers`` are our responders of its topic. The refusal, if it is one."""
         services = [self._services[number] for number in numbers if number in self._services]
         if not services:
             return ErrorMessage(message.number, _NO_RESPONDER, message.topic, self.load)
         if self._per_peer[peer] >= self._network.config.limits.served_per_peer:
-            return ErrorMessage(message.number, _BUSY, "too many requests of yours are in my handlers", self.load)
+            return ErrorMessage(
+                message.number, _BUSY, "too many requests of yours are in my handlers", self.load
+            )
         key = (peer, message.number)
         if key in self._served:
             return ErrorMessage(message.number, "Duplicate", "this request is being served", self.load)
@@ -435,7 +443,11 @@ class Responder:
             with served.scope:
                 async with service.limiter:
                     request = Request(
-                        message.topic, message.data, message.headers or {}, self._network.peer(peer), message.kind
+                        message.topic,
+                        message.data,
+                        message.headers or {},
+                        self._network.peer(peer),
+                        message.kind,
                     )
                     try:
                         if service.streams:
@@ -443,11 +455,13 @@ class Responder:
                         else:
                             value = await service.handler(request)  # type: ignore[misc]
                             await sink.send(self._value(message.number, value, last=True))
-                    except Exception as error:
+                    except Exception as error:  # noqa: BLE001
                         # Policy: a handler's exception belongs to the caller, who gets its type and
                         # text; the responder goes on serving the others.
                         await sink.send(
-                            ErrorMessage(message.number, type(error).__name__[:256], str(error)[:4096], self.load)
+                            ErrorMessage(
+                                message.number, type(error).__name__[:256], str(error)[:4096], self.load
+                            )
                         )
         finally:
             del self._served[peer, message.number]
@@ -476,4 +490,3 @@ class Responder:
         if len(data) > limit:
             raise MessageTooLarge(len(data), limit)
         return ReplyMessage(number, kind, data, None, last, self.load)
-

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from itertools import count, repeat
+from operator import length_hint
 from types import TracebackType
 from typing import Final, Literal, NamedTuple, Self, get_args
 
@@ -31,9 +32,7 @@ _FAIR: Final = 256
 def check_overflow(overflow: str, buffer: int) -> Overflow:
     """Judge a caller's overflow policy and buffer. Raises ``ConfigError``."""
     if overflow not in get_args(Overflow):
-        raise ConfigError(
-            f"{overflow!r} is not one of {', '.join(get_args(Overflow))}", key="overflow"
-        )
+        raise ConfigError(f"{overflow!r} is not one of {', '.join(get_args(Overflow))}", key="overflow")
     if overflow == "backpressure":
         raise ConfigError(
             "'backpressure' needs reliable publishers, which this version does not have: "
@@ -82,8 +81,7 @@ class Subscription:
         self._chunks: deque[_Chunk] = deque()
         self._queued = 0
         self._hand: Iterator[Message] = iter(())
-        self._in_hand = 0  # how many of the chunk in hand were not yet taken when it was picked up
-        self._taken = 0
+        self._rest: Iterator[bytes] = iter(())  # what of the chunk in hand is not yet taken
         self._since_yield = 0
         self._waiting = ParkingLot()
         self._closed: BaseException | None = None
@@ -139,7 +137,7 @@ class Subscription:
     @property
     def queued(self) -> int:
         """Messages that wait to be taken."""
-        return self._queued + self._in_hand - self._taken
+        return self._queued + length_hint(self._rest)
 
     @property
     def delivered(self) -> int:
@@ -157,10 +155,14 @@ class Subscription:
         self.close(NodeClosed("the subscription is closed"))
         await trio.lowlevel.checkpoint()
 
-    def _messages(self, chunk: _Chunk) -> Iterator[Message]:
-        for message in map(Message, repeat(chunk.origin), chunk.values, count(chunk.start)):
-            self._taken += 1
-            yield message
+    def _pick_up(self) -> int:
+        """Take the oldest chunk in hand; its size."""
+        chunk = self._chunks.popleft()
+        size = len(chunk.values)
+        self._queued -= size
+        self._rest = iter(chunk.values)
+        self._hand = map(Message, repeat(chunk.origin), self._rest, count(chunk.start))
+        return size
 
     async def _next_chunk(self) -> None:
         """Take the next chunk in hand, waiting for one if there is none."""
@@ -177,13 +179,7 @@ class Subscription:
                 raise self._closed
             self._since_yield = 0
             await self._waiting.park()
-        chunk = self._chunks.popleft()
-        size = len(chunk.values)
-        self._queued -= size
-        self._in_hand = size
-        self._taken = 0
-        self._since_yield += size
-        self._hand = self._messages(chunk)
+        self._since_yield += self._pick_up()
 
     def __aiter__(self) -> AsyncGenerator[Message, None]:
         if self.entry is None and self._closed is None:
@@ -208,8 +204,5 @@ class Subscription:
             return message
         if not self._chunks:
             raise trio.WouldBlock
-        chunk = self._chunks.popleft()
-        self._queued -= len(chunk.values)
-        self._in_hand, self._taken = len(chunk.values), 0
-        self._hand = self._messages(chunk)
+        self._pick_up()
         return next(self._hand)

@@ -56,7 +56,7 @@ async def supervise(
         error: Exception | None = None
         try:
             await task(*args)
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001
             # Policy: this is what a supervisor is for; what it does not forgive it raises below.
             error = failure
         if restart == "never" or (error is None and restart == "on_failure"):
@@ -74,5 +74,5 @@ async def supervise(
                 raise error
             raise RuntimeError(f"{called} ended {len(restarts)} times within {within:g} s")
         log.warning("%s %s; restarting", called, f"failed: {error!r}" if error else "ended")
-        await trio.sleep(random.uniform(0, ceiling))
+        await trio.sleep(random.uniform(0, ceiling))  # noqa: S311 - jitter, not a secret
         ceiling = min(high, max(ceiling, 0.001) * 2)

@@ -1,0 +1,106 @@
+"""Looking at and cutting single connections beneath a libzmq socket.
+
+libzmq tells each message's file descriptor and reports handshakes to a monitor, but closes no
+connection on request.  ``shutdown(2)`` on the descriptor does: libzmq sees the end of the stream and
+frees all that the connection held.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+from collections.abc import Callable, Collection
+from typing import Final
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from mesh.transport.zmqsocket import ZmqSocket
+
+__all__ = ["HANDSHAKE_FAILURES", "Monitor", "cut", "descriptor", "user_property"]
+
+HANDSHAKE_FAILURES: Final = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+_BURST: Final = 64
+_names = itertools.count()
+
+
+def user_property(frame: zmq.Frame, name: str) -> str:
+    """A property of the connection that a message came from (``User-Id``, ``Peer-Address``); "" without."""
+    try:
+        return str(frame.get(name))
+    except zmq.ZMQError:  # EINVAL: libzmq made this message itself, or the property is not there
+        return ""
+
+
+def descriptor(frame: zmq.Frame) -> int:
+    """The file descriptor of the connection that a message came from; -1 if it came from none."""
+    try:
+        return int(frame.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return -1
+
+
+def cut(fd: int, endpoints: Collection[str]) -> bool:
+    """Shut the connection ``fd`` down if it is one of a socket bound to ``endpoints``; whether it was.
+
+    The number may have been given to another file since: only a socket whose local end is
+    one of ours is touched.
+    """
+    try:
+        with socket.socket(fileno=os.dup(fd)) as connection:
+            name = connection.getsockname()
+            if connection.family == socket.AF_UNIX:
+                ours = f"ipc://{name}" in endpoints
+            else:
+                ours = any(
+                    endpoint.startswith("tcp://") and endpoint.rpartition(":")[2] == str(name[1])
+                    for endpoint in endpoints
+                )
+            if ours:
+                connection.shutdown(socket.SHUT_RDWR)
+            return ours
+    except OSError:  # it is closed already, or no socket
+        return False
+
+
+class Monitor:
+    """What libzmq tells of a socket's connections. Make it before the socket binds or connects."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], watched: ZmqSocket, events: int) -> None:
+        address = f"inproc://monitor.{next(_names)}"
+        watched.raw.monitor(address, events | zmq.EVENT_MONITOR_STOPPED)
+        raw: zmq.Socket[bytes] = context.socket(zmq.PAIR)
+        raw.setsockopt(zmq.LINGER, 0)
+        raw.connect(address)
+        self._pair = ZmqSocket(raw)
+
+    async def run(self, happened: Callable[[int, int], None]) -> None:
+        """Call ``happened(event, value)`` until cancelled or the watched socket is closed; then close."""
+
+        def drain() -> bool:
+            for _ in range(_BURST):
+                if self._pair.closed:
+                    break
+                try:
+                    event = parse_monitor_message(self._pair.raw.recv_multipart(zmq.NOBLOCK))
+                except zmq.Again:
+                    return False
+                if event["event"] == zmq.EVENT_MONITOR_STOPPED:
+                    self._pair.close()
+                else:
+                    happened(event["event"], event["value"])
+            return True
+
+        try:
+            await self._pair.pump(drain)
+        finally:
+            self._pair.close()
+
+    def close(self) -> None:
+        """For a monitor that was never run."""
+        self._pair.close()

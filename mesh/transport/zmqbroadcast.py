@@ -1,0 +1,230 @@
+"""The broadcast plane: sealed frames by tag, subscriptions only with a MAC.
+
+Out: ``publish`` → the XPUB → the pipes on which a prefix of the tag stands.
+In:  one XSUB, connected to every peer's XPUB → its pump → ``broadcast_received``, a burst at once.
+Subscriptions: ours go out on the XSUB to all; theirs come up from the XPUB, which in manual mode sets nothing by
+itself → ``subscription_received`` → the verdict's tag is set on, or taken from, the pipe that it came from.
+
+What libzmq does that one has to know:
+
+- It keeps every subscription's bytes until its connection ends, refused or not (3.6 kB for one of
+  100 bytes). So a connection whose refused subscriptions pass a bound is cut.
+- When a connection ends it tells of each subscription once more, as taken back. These come from no
+  connection and are swallowed: the peer may be back already, with the same ones.
+- A pipe that ``publish_lossy`` passed over stays out until its subscriber has taken half of what
+  waits, and ``publish`` no longer waits for it.
+- After a reconnection the XSUB repeats its subscriptions sorted, not in the order in which they were made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+import trio
+import zmq
+
+from mesh.config import Config
+from mesh.core.types import NodeId
+from mesh.transport.base import TransportEvents
+from mesh.transport.connections import cut, descriptor
+from mesh.transport.endpoints import connect, needs_resolving, resolve
+from mesh.transport.zap import BROADCAST
+from mesh.transport.zmqdirect import ENVELOPE, queue_length
+from mesh.transport.zmqsocket import LINGER, ZmqSocket, open_socket
+
+__all__ = ["BroadcastPlane"]
+
+_BURST: Final = 128
+_BURST_BYTES: Final = 256 << 10  # a few milliseconds of decoding, then others run
+_COMMAND: Final = 16  # "SUBSCRIBE" in front of it, as ZMTP 3.1 sends it
+_RECHECK: Final = 0.01  # s; two publishers may each take the news the other waits for
+_REFUSED_BYTES: Final = 64 << 10  # a connection: some 900 subscriptions, 3 MB; a peer whose token is on
+# its way to us has fewer, and one that was cut repeats them when it is back
+_CONNECTIONS: Final = 1024  # whose refusals are remembered
+
+
+class BroadcastPlane:
+    """One XPUB and one XSUB."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        nursery: trio.Nursery,
+        config: Config,
+        events: TransportEvents,
+    ) -> None:
+        self._nursery = nursery
+        self._events = events
+        self._refused: dict[int, int] = {}  # bytes, by file descriptor
+        self._endpoint_of: dict[NodeId, str] = {}
+        self.endpoints: Collection[str] = ()
+        queue = queue_length(config)
+        self.xpub = ZmqSocket(
+            open_socket(
+                context,
+                zmq.XPUB,
+                max_message=config.limits.subscription_frame_bytes + _COMMAND,
+                send_queue=queue,
+                receive_queue=queue,
+                zap_domain=BROADCAST,
+            )
+        )
+        self.xpub.raw.setsockopt(zmq.XPUB_MANUAL, 1)
+        self.xpub.raw.setsockopt(zmq.XPUB_NODROP, 1)
+        self.xsub = ZmqSocket(
+            open_socket(
+                context,
+                zmq.XSUB,
+                max_message=config.limits.frame_bytes + ENVELOPE,
+                send_queue=0,  # none may be lost, and how many there are is our own doing
+                receive_queue=queue,
+            )
+        )
+
+    async def run_publisher(self) -> None:
+        """Pump the XPUB until it is closed."""
+        await self.xpub.pump(self._drain_subscriptions)
+
+    async def run_subscriber(self) -> None:
+        """Pump the XSUB until it is closed."""
+        await self.xsub.pump(self._drain_frames)
+
+    def close(self) -> None:
+        """Close both; what was published still goes out if it can."""
+        self.xpub.close(LINGER)
+        self.xsub.close()
+
+    # -- publishing ------------------------------------------------------------
+
+    def publish(self, tag: bytes, frame: bytes) -> bool:
+        """Send to every matching pipe; False, and nothing sent, if one of them is full."""
+        return self.xpub.send((tag, frame))
+
+    def publish_lossy(self, tag: bytes, frame: bytes) -> None:
+        """Send to every matching pipe that is not full."""
+        self.xpub.raw.setsockopt(zmq.XPUB_NODROP, 0)
+        try:
+            self.xpub.send((tag, frame))
+        finally:
+            self.xpub.raw.setsockopt(zmq.XPUB_NODROP, 1)
+
+    async def wait_publishable(self) -> None:
+        """Return when a pipe may have room again, or after a moment."""
+        try:
+            await self.xpub.wait_stirred(_RECHECK)
+        except trio.ClosedResourceError:
+            await trio.lowlevel.checkpoint()
+
+    def _drain_subscriptions(self) -> bool:
+        raw = self.xpub.raw
+        for _ in range(_BURST):
+            try:
+                frame = raw.recv(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return False
+            message = frame.bytes
+            fd = descriptor(frame)
+            if fd < 0:
+                continue  # the end of a connection
+            if message[:1] not in (b"\0", b"\1"):
+                self._events.rejected("broadcast", "bad_frames", 1)
+                cut(fd, self.endpoints)
+                continue
+            verdict = self._events.subscription_received(message)
+            if verdict.tag is None:
+                self._count_refused(fd, len(message))
+            else:
+                # Nothing was called on the socket since, so this is for the pipe it came from.
+                raw.setsockopt(zmq.SUBSCRIBE if verdict.subscribe else zmq.UNSUBSCRIBE, verdict.tag)
+        return True
+
+    def accepted(self, fd: int) -> None:
+        """A new connection has this descriptor: what an earlier one was refused is not its doing."""
+        self._refused.pop(fd, None)
+
+    def _count_refused(self, fd: int, size: int) -> None:
+        refused = self._refused.pop(fd, 0) + size
+        if refused > _REFUSED_BYTES:
+            self._events.rejected("broadcast", "too_many_refused", 1)
+            cut(fd, self.endpoints)
+            return
+        self._refused[fd] = refused
+        if len(self._refused) > _CONNECTIONS:
+            del self._refused[next(iter(self._refused))]
+
+    # -- subscribing -----------------------------------------------------------
+
+    def subscribe(self, body: bytes) -> None:
+        """Say it to every publisher; libzmq repeats it to those that are connected later."""
+        self.xsub.send((b"\1" + body,))
+
+    def unsubscribe(self, body: bytes) -> None:
+        """Take it back."""
+        self.xsub.send((b"\0" + body,))
+
+    def connect(self, peer: NodeId, endpoint: str) -> None:
+        """Connect the XSUB to a peer, in place of an earlier connection."""
+        self.disconnect(peer)
+        self._endpoint_of[peer] = endpoint
+        if needs_resolving(endpoint):
+            self._nursery.start_soon(self._resolve, peer, endpoint, name=f"resolve {endpoint}")
+        else:
+            self._connect(endpoint)
+
+    def _connect(self, endpoint: str) -> None:
+        # A node that restarted is another peer at the same endpoint. Afresh, and once.
+        self._disconnect(endpoint)
+        try:
+            connect(self.xsub.raw, endpoint)
+        except zmq.ZMQError:  # EINVAL: no endpoint at all
+            self._events.rejected("broadcast", "bad_endpoint", 1)
+        self.xsub.settle()
+
+    async def _resolve(self, peer: NodeId, endpoint: str) -> None:
+        try:
+            address = await resolve(endpoint)
+        except OSError:
+            self._events.rejected("broadcast", "no_such_host", 1)
+            return
+        if not self.xsub.closed and self._endpoint_of.get(peer) == endpoint:
+            self._endpoint_of[peer] = address
+            self._connect(address)
+
+    def disconnect(self, peer: NodeId) -> None:
+        """Disconnect from a peer, unless another one is at the same endpoint."""
+        endpoint = self._endpoint_of.pop(peer, None)
+        if endpoint is not None and endpoint not in self._endpoint_of.values():
+            self._disconnect(endpoint)
+
+    def _disconnect(self, endpoint: str) -> None:
+        try:
+            self.xsub.raw.disconnect(endpoint)
+        except zmq.ZMQError:  # ENOENT: not connected
+            pass
+        self.xsub.settle()
+
+    def _drain_frames(self) -> bool:
+        raw = self.xsub.raw
+        frames: list[tuple[bytes, bytes]] = []
+        size = 0
+        malformed = 0
+        more = True
+        for _ in range(_BURST):
+            try:
+                parts = raw.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                more = False
+                break
+            if len(parts) != 2:
+                malformed += 1
+                continue
+            frames.append((parts[0], parts[1]))
+            size += len(parts[1])
+            if size >= _BURST_BYTES:
+                break
+        if malformed:
+            self._events.rejected("broadcast", "bad_frames", malformed)
+        if frames:
+            self._events.broadcast_received(frames)
+        return more

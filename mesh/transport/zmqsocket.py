@@ -1,0 +1,215 @@
+"""A ZeroMQ socket under Trio: receive in bursts, send without waiting, sleep on the FD.
+
+In:  FD becomes readable → ``pump`` wakes → the owner's ``drain`` takes a burst of messages →
+``EVENTS`` is read again → next burst after a checkpoint, or sleep.
+Out: ``send`` → ``EVENTS`` is read again → a sleeper that can go on is woken.
+
+Why so much looking at ``EVENTS``: the FD does not say "readable", it says once that libzmq
+has *commands* to process (``zmq_getsockopt(3)``, ``ZMQ_FD``).  Any call into the socket may process
+them, and the FD then stays silent although a message waits.  So nobody sleeps without having read
+``EVENTS`` after the last call, and whoever calls while another task sleeps reads it and wakes that task.
+
+libzmq sockets belong to one thread; all of this runs in Trio's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import trio
+import zmq
+
+__all__ = ["LINGER", "ZmqSocket", "open_context", "open_socket", "terminate"]
+
+LINGER: Final = 300
+"""Milliseconds that a closed socket's last frames (a refusal, a goodbye) may still take to go out."""
+
+_MAX_SOCKETS: Final = 8192  # links, and introductions with their monitors: 256 peers at 8 addresses each
+_HANDSHAKE_INTERVAL: Final = 3000  # ms; a connection that has not said who it is by then is closed
+_RECONNECT: Final = 50  # ms; a peer that restarts is back at once …
+_RECONNECT_MAX: Final = 1000  # ms; … and one that stays away costs one try a second
+_KEEPALIVE_IDLE: Final = 60  # s; connections of machines that vanished are closed after two minutes
+_KEEPALIVE_INTERVAL: Final = 10  # s
+_KEEPALIVE_COUNT: Final = 6
+
+
+class ZmqSocket:
+    """One libzmq socket whose every call keeps the FD's edges. At most one task pumps it."""
+
+    def __init__(self, raw: zmq.Socket[bytes]) -> None:
+        self.raw = raw
+        self.closed = False
+        self._fd = int(raw.FD)
+        self._nap: trio.CancelScope | None = None  # the scope of the task that sleeps on the FD
+        self._awaited = 0  # the events that it sleeps for
+        self._waiters = trio.lowlevel.ParkingLot()
+
+    def _is_closed(self) -> bool:
+        return self.closed
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise trio.ClosedResourceError("this socket was closed")
+
+    async def _sleep(self, events: int) -> None:
+        """Sleep until the FD's edge, or until another task's call finds one of ``events``."""
+        self._awaited = events
+        with trio.CancelScope() as self._nap:
+            try:
+                await trio.lowlevel.wait_readable(self._fd)
+            finally:
+                self._nap = None
+
+    def settle(self) -> None:
+        """To be called after every call into ``raw`` from outside ``drain``: it may have taken an edge."""
+        if self._nap is not None and int(self.raw.EVENTS) & self._awaited:
+            self._nap.cancel()
+        self._waiters.unpark_all()
+
+    # -- receiving -------------------------------------------------------------
+
+    async def pump(self, drain: Callable[[], bool]) -> None:
+        """Call ``drain`` whenever there may be messages, until the socket is closed or the task cancelled.
+
+        ``drain`` takes a burst without blocking and answers whether more may wait. It may send on this
+        socket and close it. Other tasks run between bursts.
+        """
+        while not self._is_closed():
+            more = drain()
+            self._waiters.unpark_all()
+            if self._is_closed():
+                break
+            if more or int(self.raw.EVENTS) & zmq.POLLIN:
+                await trio.lowlevel.checkpoint()
+            else:
+                try:
+                    await self._sleep(zmq.POLLIN)
+                except trio.ClosedResourceError:
+                    break
+
+    # -- sending ---------------------------------------------------------------
+
+    def send(self, parts: Sequence[bytes]) -> bool:
+        """Queue one message; False if the pipe (for XPUB with NODROP: a matching pipe) is full."""
+        self._check_open()
+        raw = self.raw
+        try:
+            raw.send_multipart(parts, zmq.NOBLOCK)
+        except zmq.Again:
+            # When sending, libzmq looks at its commands only now and then: "full" may be out of date.
+            _ = raw.EVENTS
+            try:
+                raw.send_multipart(parts, zmq.NOBLOCK)
+            except zmq.Again:
+                self.settle()
+                return False
+        self.settle()
+        return True
+
+    async def wait_writable(self) -> None:
+        """Return when ``send`` can go on. For DEALER only: other types claim that they always can.
+
+        Not for a socket with a pump. Any number of tasks may wait; one of them watches the FD.
+        Raises ``trio.ClosedResourceError`` when the socket is closed.
+        """
+        while True:
+            self._check_open()
+            if int(self.raw.EVENTS) & zmq.POLLOUT:
+                await trio.lowlevel.checkpoint()
+                return
+            if self._nap is not None:
+                await self._waiters.park()
+            else:
+                try:
+                    await self._sleep(zmq.POLLOUT)
+                finally:
+                    self._waiters.unpark_all()  # whoever comes first watches next
+
+    async def wait_stirred(self, at_most: float) -> None:
+        """Return after the next call into this socket or edge of its FD, or ``at_most`` seconds.
+
+        For sockets whose EVENTS do not tell whether a pipe is full (XPUB). It needs a pump.
+        Raises ``trio.ClosedResourceError`` when the socket is closed.
+        """
+        self._check_open()
+        with trio.move_on_after(at_most):
+            await self._waiters.park()
+        self._check_open()
+
+    # -- closing ---------------------------------------------------------------
+
+    def close(self, linger: int = 0) -> None:
+        """Close; idempotent. What was sent has ``linger`` milliseconds to go out. Wakes every waiter."""
+        if not self.closed:
+            self.closed = True
+            trio.lowlevel.notify_closing(self._fd)
+            self.raw.close(linger)
+            self._waiters.unpark_all()
+
+
+def open_context() -> zmq.Context[zmq.Socket[bytes]]:
+    """A context for one node; its ZAP handler and its sockets are nobody else's."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    context.set(zmq.MAX_SOCKETS, min(_MAX_SOCKETS, context.get(zmq.SOCKET_LIMIT)))
+    return context
+
+
+def open_socket(
+    context: zmq.Context[zmq.Socket[bytes]],
+    kind: int,
+    *,
+    max_message: int,
+    send_queue: int,
+    receive_queue: int,
+    zap_domain: bytes = b"",
+) -> zmq.Socket[bytes]:
+    """A socket with every bound set before anything is bound or connected.
+
+    ``max_message`` is in bytes on the wire, the queues in messages a peer. libzmq's own
+    defaults are the wrong ones here: LINGER and MAXMSGSIZE have no bound. ZMTP heartbeats stay off:
+    the engine knows who is alive.
+    """
+    raw: zmq.Socket[bytes] = context.socket(kind)
+    try:
+        raw.setsockopt(zmq.LINGER, 0)
+        raw.setsockopt(zmq.MAXMSGSIZE, max_message)
+        raw.setsockopt(zmq.SNDHWM, send_queue)
+        raw.setsockopt(zmq.RCVHWM, receive_queue)
+        raw.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_INTERVAL)
+        raw.setsockopt(zmq.RECONNECT_IVL, _RECONNECT)
+        raw.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX)
+        raw.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        raw.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _KEEPALIVE_IDLE)
+        raw.setsockopt(zmq.TCP_KEEPALIVE_INTVL, _KEEPALIVE_INTERVAL)
+        raw.setsockopt(zmq.TCP_KEEPALIVE_CNT, _KEEPALIVE_COUNT)
+        raw.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without a handler's yes nobody is let in (RFC 27)
+        if zap_domain:
+            raw.setsockopt(zmq.ZAP_DOMAIN, zap_domain)
+    except BaseException:  # whatever went wrong, it must not leak a socket
+        raw.close(0)
+        raise
+    return raw
+
+
+async def terminate(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    """Wait until closed sockets have lingered out and libzmq's threads have ended.
+
+    A socket still open is closed without lingering. ``zmq_ctx_term`` blocks, so it runs on a thread of its own, which ends with
+    it: Trio's worker threads would stay for a while. Not cancellable; bounded by ``LINGER``.
+    """
+    done = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def work() -> None:
+        try:
+            context.destroy(0)
+        finally:
+            token.run_sync_soon(done.set)
+
+    thread = threading.Thread(target=work, name="zeromesh context", daemon=True)
+    with trio.CancelScope(shield=True):
+        thread.start()
+        await done.wait()
+        thread.join()

@@ -1,0 +1,101 @@
+"""Whom to dial and when: rounds, backoff, bounds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from mesh.config import Config, Limits
+from mesh.core.dialer import Dialer
+from mesh.core.types import NodeId
+
+CONFIG = Config.lan()
+
+
+def node(n: int) -> NodeId:
+    return NodeId(n.to_bytes(16, "big"))
+
+
+def make(config: Config = CONFIG) -> Dialer:
+    dialer = Dialer(config, Random(7).randbytes)
+    dialer.due(0.0)
+    return dialer
+
+
+def test_all_addresses_of_all_targets_at_once() -> None:
+    dialer = make()
+    dialer.offer(node(1), ["tcp://a:1", "tcp://b:1"], 0.0)
+    dialer.offer(node(2), ["tcp://c:1"], 0.0)
+    assert [endpoint for _, endpoint in dialer.due(0.0)] == ["tcp://a:1", "tcp://b:1", "tcp://c:1"]
+    assert dialer.due(0.0) == []
+
+
+def test_a_round_fails_when_its_last_address_does_and_backs_off_with_jitter() -> None:
+    dialer = make()
+    dialer.offer(node(1), ["tcp://a:1", "tcp://b:1"], 0.0)
+    waits = []
+    clock = 0.0
+    for _ in range(8):
+        (target, first), (_, second) = dialer.due(clock)
+        dialer.failed(target, first, clock)
+        assert dialer.due(clock) == []
+        dialer.failed(target, second, clock)
+        waits.append(target.next_try - clock)
+        clock = target.next_try
+    for tries, wait in enumerate(waits):
+        ceiling = min(CONFIG.redial_max, CONFIG.redial_min * 2**tries)
+        assert ceiling / 2 <= wait <= ceiling
+    assert len(set(waits)) == len(waits)
+
+
+def test_who_is_a_peer_is_not_dialled() -> None:
+    dialer = make()
+    dialer.offer(node(1), ["tcp://a:1"], 0.0)
+    assert dialer.due(0.0, skip=[node(1)]) == []
+    assert dialer.deadline(skip=[node(1)]) == float("inf")
+
+
+def test_a_seed_becomes_whoever_answers_and_a_seed_again_when_that_one_is_lost() -> None:
+    dialer = make()
+    target = dialer.offer(None, ["tcp://seed:7400"], 0.0, permanent=True)
+    assert target is not None
+    dialer.due(0.0)
+    dialer.reached(target, node(5))
+    assert dialer.due(1.0, skip=[node(5)]) == []
+    dialer.lost(node(5), 2.0)
+    assert target.node is None
+    assert [endpoint for _, endpoint in dialer.due(3.0)] == ["tcp://seed:7400"]
+
+
+def test_hints_are_bounded_and_the_refused_are_counted() -> None:
+    config = replace(CONFIG, limits=replace(Limits(), candidates=10))
+    dialer = make(config)
+    for n in range(50):
+        dialer.offer(node(n), [f"tcp://h{n}:1"], 0.0)
+    assert len(dialer) == 10
+    assert dialer.dropped == 40
+    assert dialer.offer(None, ["tcp://seed:1"], 0.0, permanent=True) is not None
+
+
+def test_dials_a_second_are_bounded_whatever_the_hints() -> None:
+    dialer = make()
+    for n in range(200):
+        dialer.offer(node(n), [f"tcp://h{n}:1"], 0.0)
+    begun = sum(len(dialer.due(clock / 100)) for clock in range(200))
+    assert begun <= CONFIG.limits.dials_per_second * 3
+
+
+def test_hints_nobody_repeats_are_forgotten_but_not_seeds_nor_peers() -> None:
+    dialer = make()
+    dialer.offer(node(1), ["tcp://a:1"], 0.0)
+    dialer.offer(node(2), ["tcp://b:1"], 0.0)
+    dialer.offer(None, ["tcp://seed:1"], 0.0, permanent=True)
+    dialer.expire(CONFIG.forget_after + 1, alive=[node(2)])
+    assert len(dialer) == 2
+
+
+def test_a_node_that_said_goodbye_is_not_dialled_again() -> None:
+    dialer = make()
+    dialer.offer(node(1), ["tcp://a:1"], 0.0)
+    dialer.forget(node(1))
+    assert dialer.due(1.0) == []

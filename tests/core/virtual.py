@@ -1,0 +1,324 @@
+"""A virtual network for engines: no sockets, no tasks, a clock that only ``run`` moves.
+
+Each engine's effects are carried out at once; frames travel through one queue in the order of
+their arrival times.  Loss, delay, cuts and pauses are knobs, and every random choice comes from one
+seeded generator, so that a run replays exactly.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from itertools import count
+from random import Random
+from typing import Any
+
+from mesh.config import Config
+from mesh.core import effects as do
+from mesh.core.codec import encode_batch, encode_direct, encode_value
+from mesh.core.engine import Delivery, Engine, Papers
+from mesh.core.identity import SigningKey, issue_certificate
+from mesh.core.messages import Batch
+from mesh.core.router import SUBSCRIPTION
+from mesh.core.types import Address, NodeId, mesh_id
+
+START = 1_800_000_000.0
+"""The wall clock's time at clock 0."""
+
+
+class World:
+    """Engines, and what is on its way between them."""
+
+    def __init__(self, seed: int = 0, *, delay: float = 0.001, loss: float = 0.0) -> None:
+        self.random = Random(seed)
+        self.clock = 0.0
+        self.delay = delay
+        self.loss = loss
+        self.ca = SigningKey.from_seed(self.random.randbytes(32))
+        self.secret = self.random.randbytes(32)
+        self.nodes: dict[str, VirtualNode] = {}
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+        self.cuts: set[tuple[str, str]] = set()  # (from, to): nothing passes
+
+    def add(self, name: str, config: Config | None = None, **papers: Any) -> VirtualNode:
+        node = VirtualNode(self, name, config or Config.lan(), **papers)
+        self.nodes[name] = node
+        return node
+
+    def later(self, seconds: float, act: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, (self.clock + seconds, next(self._order), act))
+
+    def pass_frame(self, source: VirtualNode, target: VirtualNode, act: Callable[[], None]) -> None:
+        """Carry a frame, or lose it. Links keep order: a constant delay."""
+        if (source.name, target.name) in self.cuts or self.random.random() < self.loss:
+            return
+
+        def arrive() -> None:
+            if target.paused:
+                target.missed.append(act)
+            elif target.running:
+                act()
+                target.carry_out()
+
+        self.later(self.delay, arrive)
+
+    def run(self, seconds: float) -> None:
+        """Let that much time pass."""
+        end = self.clock + seconds
+        while True:
+            due = min(
+                [n.engine.next_timer(self.clock) for n in self.nodes.values() if n.running and not n.paused],
+                default=end,
+            )
+            at = self._queue[0][0] if self._queue else end
+            when = min(due, at, end)
+            self.clock = max(self.clock, when)
+            if at <= self.clock and self._queue and at <= due:
+                heapq.heappop(self._queue)[2]()
+            elif due <= self.clock < end:
+                for node in list(self.nodes.values()):
+                    if node.running and not node.paused and node.engine.next_timer(self.clock) <= self.clock:
+                        node.tick()
+                self.clock += 1e-6  # a timer that is due again at once must not stop the clock
+            if self.clock >= end and not (self._queue and self._queue[0][0] <= end):
+                return
+
+    def meet(self) -> None:
+        """Everybody is told of everybody, and gets to know each other."""
+        for node in self.nodes.values():
+            for other in self.nodes.values():
+                if other is not node:
+                    node.engine.hint(other.id, [a.intro for a in other.addresses], self.clock)
+            node.carry_out()
+        self.run(1.0)
+
+
+class VirtualNode:
+    """One engine with a virtual transport around it."""
+
+    def __init__(
+        self, world: World, name: str, config: Config, *, ca: SigningKey | None = None, **certificate: Any
+    ) -> None:
+        self.world = world
+        self.name = name
+        self.member = SigningKey.from_seed(world.random.randbytes(32))
+        signer = ca or world.ca
+        encoded = issue_certificate(
+            signer,
+            public_key=self.member.public,
+            name=name,
+            not_before=certificate.get("not_before", int(START) - 10),
+            expires=certificate.get("expires", int(START) + 86400 * 365),
+            serial=1,
+        )
+        papers = Papers(mesh_id(signer.public), signer.public, self.member, encoded, world.secret, 1, None)
+        self.engine = Engine(
+            config,
+            papers,
+            world.random.randbytes(32),
+            name,
+            world.random.randbytes,
+            world.clock,
+            START + world.clock,
+        )
+        self.id: NodeId = self.engine.node
+        self.addresses = (Address(f"tcp://{name}:1", f"tcp://{name}:2", f"tcp://{name}:3"),)
+        self.engine.set_addresses(self.addresses, world.clock)
+        self.running, self.paused = True, False
+        self.missed: list[Callable[[], None]] = []
+        self.allowed: set[NodeId] = set()
+        self.links: dict[NodeId, str] = {}
+        self.dialled: dict[int, str] = {}
+        self.upstream: dict[NodeId, str] = {}  # whose broadcasts our subscriber is connected to
+        self.bodies: list[bytes] = []
+        self.tags: dict[str, Counter[bytes]] = defaultdict(Counter)  # subscriber's name → its tags here
+        self.events: list[tuple[str, str]] = []
+        self.deliveries: list[Delivery] = []
+        self.messages: list[tuple[str, Any]] = []
+        self.incidents: list[do.Incident] = []
+        self.sequence: Counter[str] = Counter()
+        self.carry_out()
+
+    # -- a program's side ---------------------------------------------------------
+
+    def subscribe(self, pattern: str, **options: Any) -> Any:
+        entry = self.engine.add_interest(SUBSCRIPTION, pattern, self.world.clock, **options)
+        self.carry_out()
+        return entry
+
+    def publish(self, topic: str, *values: Any) -> bool:
+        """One batch; False if nobody wants it."""
+        kind, _ = encode_value(values[0])
+        batch = Batch(topic, self.sequence[topic], 0, kind, [encode_value(v)[1] for v in values], None)
+        self.sequence[topic] += len(values)
+        if not self.engine.router.route(topic).broadcast:
+            return False
+        tag = self.engine.broadcast.tag(topic)
+        self.broadcast(tag, self.engine.broadcast.seal(tag, encode_batch(batch), self.world.clock))
+        return True
+
+    @property
+    def peers(self) -> set[str]:
+        return {s.name for s in self.engine.links.sessions.values() if s.joined}
+
+    def received(self, topic: str) -> list[bytes]:
+        return [v for d in self.deliveries if d.batch.topic == topic for v in d.batch.values[d.skip :]]
+
+    def stop(self) -> None:
+        self.engine.say_goodbye()
+        self.carry_out()
+        self.running = False
+
+    def kill(self) -> None:
+        self.running = False
+
+    def resume(self) -> None:
+        self.paused = False
+        self.tick()
+        missed, self.missed = self.missed, []
+        for act in missed:
+            act()
+            self.carry_out()
+
+    # -- the transport ---------------------------------------------------------------
+
+    def tick(self) -> None:
+        self.engine.subscription_set(self.world.clock)
+        self.engine.handle_timer(self.world.clock, START + self.world.clock)
+        self.carry_out()
+
+    def carry_out(self) -> None:
+        while taken := self.engine.take_effects():
+            for effect in taken:
+                getattr(self, "_" + type(effect).__name__)(effect)
+
+    def _at(self, endpoint: str) -> VirtualNode | None:
+        node = self.world.nodes.get(endpoint.split("//")[1].split(":")[0])
+        return node if node is not None and node.running else None
+
+    def _Dial(self, effect: do.Dial) -> None:
+        target = self._at(effect.endpoint)
+        self.dialled[effect.dial] = effect.endpoint
+        if target is not None:
+            target.strangers[effect.dial, self.name] = self
+            self._knock(target, effect.dial, effect.frame)
+
+    def _knock(self, target: VirtualNode, dial: int, frame: bytes) -> None:
+        route = target.route_of(self.name, dial)
+        clock = self.world
+        self.world.pass_frame(
+            self, target, lambda: target.engine.stranger_received(route, frame, self.name, clock.clock)
+        )
+
+    @property
+    def strangers(self) -> dict[tuple[int, str], VirtualNode]:
+        return self.__dict__.setdefault("_strangers", {})
+
+    def route_of(self, name: str, dial: int) -> int:
+        routes = self.__dict__.setdefault("_routes", {})
+        return routes.setdefault((name, dial), len(routes) + 1)
+
+    def _SendDialled(self, effect: do.SendDialled) -> None:
+        target = self._at(self.dialled.get(effect.dial, "tcp://nobody:1"))
+        if target is not None:
+            self._knock(target, effect.dial, effect.frame)
+
+    def _HangUp(self, effect: do.HangUp) -> None:
+        self.dialled.pop(effect.dial, None)
+
+    def _SendIntro(self, effect: do.SendIntro) -> None:
+        routes = self.__dict__["_routes"]
+        name, dial = next(key for key, route in routes.items() if route == effect.route)
+        target = self.world.nodes[name]
+        self.world.pass_frame(
+            self, target, lambda: target.engine.dial_answered(dial, effect.frame, self.world.clock)
+        )
+
+    def _CloseIntro(self, effect: do.CloseIntro) -> None:
+        pass
+
+    def _Allow(self, effect: do.Allow) -> None:
+        self.allowed.add(effect.peer)
+
+    def _Disallow(self, effect: do.Disallow) -> None:
+        self.allowed.discard(effect.peer)
+
+    def _OpenLink(self, effect: do.OpenLink) -> None:
+        self.links[effect.peer] = effect.endpoint
+        target = self._at(effect.endpoint)
+        if target is not None:
+            self.world.pass_frame(self, target, lambda: target.engine.direct_seen(self.id, self.name))
+
+    def _CloseLink(self, effect: do.CloseLink) -> None:
+        self.links.pop(effect.peer, None)
+
+    def _SendDirect(self, effect: do.SendDirect) -> None:
+        frame = encode_direct(effect.message)
+        target = self._at(self.links.get(effect.peer, "tcp://nobody:1"))
+        if target is not None and target.id == effect.peer:
+            self.world.pass_frame(self, target, lambda: target.direct(self, frame))
+
+    def direct(self, source: VirtualNode, frame: bytes) -> None:
+        if source.id not in self.allowed:
+            return
+        message = self.engine.direct_received(source.id, frame, self.world.clock)
+        if message is not None:
+            self.messages.append((source.name, message))
+
+    def _AdmitBroadcast(self, effect: do.AdmitBroadcast) -> None:
+        pass
+
+    def _ConnectBroadcast(self, effect: do.ConnectBroadcast) -> None:
+        self.upstream[effect.peer] = effect.endpoint
+        for body in self.bodies:
+            self._tell(effect.endpoint, b"\1" + body)
+
+    def _DisconnectBroadcast(self, effect: do.DisconnectBroadcast) -> None:
+        endpoint = self.upstream.pop(effect.peer, None)
+        target = None if endpoint is None else self._at(endpoint)
+        if target is not None:
+            target.tags.pop(self.name, None)
+
+    def _Subscribe(self, effect: do.Subscribe) -> None:
+        self.bodies.append(effect.body)
+        for endpoint in self.upstream.values():
+            self._tell(endpoint, b"\1" + effect.body)
+
+    def _Unsubscribe(self, effect: do.Unsubscribe) -> None:
+        self.bodies.remove(effect.body)
+        for endpoint in self.upstream.values():
+            self._tell(endpoint, b"\0" + effect.body)
+
+    def _tell(self, endpoint: str, message: bytes) -> None:
+        target = self._at(endpoint)
+        if target is not None:
+            self.world.pass_frame(self, target, lambda: target.heard_subscription(self.name, message))
+
+    def heard_subscription(self, subscriber: str, message: bytes) -> None:
+        verdict = self.engine.subscription_received(message, self.world.clock)
+        if verdict.tag is not None:
+            self.tags[subscriber][verdict.tag] += 1 if verdict.subscribe else -1
+        self.engine.subscription_set(self.world.clock)
+
+    def _PublishFrame(self, effect: do.PublishFrame) -> None:
+        self.broadcast(effect.tag, effect.frame)
+
+    def broadcast(self, tag: bytes, frame: bytes) -> None:
+        for name, tags in self.tags.items():
+            target = self.world.nodes[name]
+            if target.running and any(tag.startswith(t) for t, n in tags.items() if n > 0):
+                self.world.pass_frame(self, target, lambda t=target: t.heard_broadcast(tag, frame))  # type: ignore[misc]
+
+    def heard_broadcast(self, tag: bytes, frame: bytes) -> None:
+        delivery = self.engine.broadcast_received(tag, frame, self.world.clock)
+        if delivery is not None:
+            self.deliveries.append(delivery)
+
+    def _PeerChanged(self, effect: do.PeerChanged) -> None:
+        name = next((n.name for n in self.world.nodes.values() if n.id == effect.peer), "?")
+        self.events.append((effect.change.value, name))
+
+    def _Incident(self, effect: do.Incident) -> None:
+        self.incidents.append(effect)
