@@ -76,7 +76,6 @@ RECORD_LIFETIME: Final = 24 * 3600  # seconds; renewed at half of it
 _BARRIER_RETRY: Final = 0.25  # seconds; a barrier lost with a connection costs that much
 _HELD_FRAMES: Final = 1.0  # seconds for which a frame of an unknown key is held
 _GOSSIP_NODES: Final = 32  # pairs in one gossip message: about 24 KiB
-_SLEPT: Final = 1.0  # a timer that late means that the whole process was away
 _REFUSED_SEQUENCES: Final = 256  # departed peers whose sequence numbers are remembered
 
 
@@ -162,7 +161,7 @@ class Engine:
         self._keys_wanted: dict[bytes, float] = {}
         self._barrier_at = float("inf")
         self._gossip_at = clock + config.gossip_interval
-        self._timer_due = clock
+        self._ticked = clock
         self.load = 0  # requests in our handlers, told to those who ask
         self.released: list[tuple[bytes, bytes]] = []  # held frames whose key has come
         self.pongs: list[tuple[NodeId, int, float | None]] = []  # (peer, token, seconds), for the node
@@ -597,7 +596,7 @@ class Engine:
 
     def _ended(self, session: Session) -> None:
         if session.node not in self.links.departed:
-            self.introductions.dialer.lost(session.node, self._timer_due)
+            self.introductions.dialer.lost(session.node, self._ticked)
         self.router.remove_peer(session.node)
         self.broadcast.forget(session.node)
         if self._barrier_at != float("inf") and not self._unproven():
@@ -608,8 +607,7 @@ class Engine:
     def handle_timer(self, clock: float, now: float) -> None:
         """Do what is due. ``now`` is the wall clock, which may have been set meanwhile."""
         self._wall = now - clock
-        if clock - self._timer_due > _SLEPT:
-            self.links.excuse(clock)
+        self._ticked = clock
         self.introductions.expire(clock)
         self.links.timer(clock, lambda session: self._redial(session, clock))
         self.introductions.dial_due(clock, self._no_dial())
@@ -625,7 +623,10 @@ class Engine:
             self._gossip(clock)
         if now > (self._record.issued + self._record.expires) / 2:
             self._renew_record(clock, self._record.addresses)
-        self._timer_due = self.next_timer(clock)
+
+    def awoke(self, clock: float) -> None:
+        """The whole process was away (suspended, stopped): nobody's silence meanwhile counts."""
+        self.links.excuse(clock)
 
     def _redial(self, session: Session, clock: float) -> None:
         self._offer(session.introduced.record, clock)

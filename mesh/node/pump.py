@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -25,6 +25,9 @@ from mesh.transport.base import IntroRoute, Transport, Verdict
 __all__ = ["Consumer", "Pump"]
 
 log = logging.getLogger("mesh.node")
+
+_AWAY: Final = 1.0
+"""Seconds by which a timer has to be late to mean that the whole process was away."""
 
 
 class Consumer(Protocol):
@@ -190,11 +193,12 @@ class Pump:
         while True:
             self._wake = trio.Event()
             clock = trio.current_time()
+            if clock - self._due > _AWAY:
+                self.engine.awoke(clock)
             if self._tags_set:
                 self._tags_set = False
                 self.engine.subscription_set(clock)
             self.engine.handle_timer(clock, time.time())
-            self._due = float("-inf")  # the calls just below need not wake us
             self.apply()
             self._due = self.engine.next_timer(trio.current_time())
             with trio.move_on_at(self._due):

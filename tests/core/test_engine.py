@@ -338,7 +338,7 @@ def test_versions_apart_are_refused_in_words() -> None:
     b = world.add("b")
     hello = HelloMessage([7, 9], *b.engine._introducer.hello()[1:])
     a.engine.stranger_received(1, encode_intro(hello), "b", 0.0)
-    (send, close) = [e for e in a.engine.take_effects() if type(e).__name__ in ("SendIntro", "CloseIntro")]
+    send, _ = [e for e in a.engine.take_effects() if type(e).__name__ in ("SendIntro", "CloseIntro")]
     assert b"version" in send.frame  # type: ignore[union-attr]
     assert a.engine.rejected["version_mismatch"] == 1
 

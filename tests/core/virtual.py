@@ -8,7 +8,7 @@ seeded generator, so that a run replays exactly.
 from __future__ import annotations
 
 import heapq
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from itertools import count
 from random import Random
@@ -40,6 +40,7 @@ class World:
         self.nodes: dict[str, VirtualNode] = {}
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
+        self._streams: dict[tuple[str, str], deque[tuple[VirtualNode, Callable[[], None]]]] = {}
         self.cuts: set[tuple[str, str]] = set()  # (from, to): nothing passes
 
     def add(self, name: str, config: Config | None = None, **papers: Any) -> VirtualNode:
@@ -63,6 +64,25 @@ class World:
                 target.carry_out()
 
         self.later(self.delay, arrive)
+
+    def pass_stream(self, source: VirtualNode, target: VirtualNode, act: Callable[[], None]) -> None:
+        """As a TCP connection does it: what is lost is sent again, and nothing overtakes."""
+        line = self._streams.setdefault((source.name, target.name), deque())
+        line.append((target, act))
+        if len(line) == 1:
+            self.later(self.delay, lambda: self._stream_on(source.name, target.name))
+
+    def _stream_on(self, source: str, target: str) -> None:
+        line = self._streams[source, target]
+        if (source, target) in self.cuts or line[0][0].paused or self.random.random() < self.loss:
+            self.later(0.2, lambda: self._stream_on(source, target))
+            return
+        node, act = line.popleft()
+        if node.running:
+            act()
+            node.carry_out()
+        if line:
+            self.later(0.0, lambda: self._stream_on(source, target))
 
     def run(self, seconds: float) -> None:
         """Let that much time pass."""
@@ -176,6 +196,7 @@ class VirtualNode:
 
     def resume(self) -> None:
         self.paused = False
+        self.engine.awoke(self.world.clock)
         self.tick()
         missed, self.missed = self.missed, []
         for act in missed:
@@ -294,7 +315,7 @@ class VirtualNode:
     def _tell(self, endpoint: str, message: bytes) -> None:
         target = self._at(endpoint)
         if target is not None:
-            self.world.pass_frame(self, target, lambda: target.heard_subscription(self.name, message))
+            self.world.pass_stream(self, target, lambda: target.heard_subscription(self.name, message))
 
     def heard_subscription(self, subscriber: str, message: bytes) -> None:
         verdict = self.engine.subscription_received(message, self.world.clock)
