@@ -36,7 +36,7 @@ BROADCAST: Final = b"broadcast"
 
 _ENDPOINT: Final = "inproc://zeromq.zap.01"
 _BURST: Final = 64
-_FIELDS: Final = 8  # routing id, empty, version, request id, domain, address, identity, mechanism, …
+_FIELDS: Final = 8  # routing id, empty, version, request id, domain, address, identity, mechanism
 
 
 class TokenBucket:
