@@ -9,7 +9,8 @@ so that a batch passes through in one call:
     direct_received(peer, frame)   → message | None       a request, reply, directed batch …
 
 The parts: ``introductions`` (intro plane), ``links`` (direct plane), ``broadcast`` (sealing,
-tags, barriers), ``router`` (who wants what).  This module only passes things between them.
+tags), ``subscriber`` (our interests, barriers), ``receiver`` (sealed frames in), ``router`` (who wants
+what).  This module only passes things between them.
 
 ``clock`` is monotonic seconds; ``now`` is wall-clock seconds since the Unix epoch,
 which only certificates and timestamps need.
@@ -17,23 +18,20 @@ which only certificates and timestamps need.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from mesh.config import Config
 from mesh.core.broadcast import Broadcast
-from mesh.core.codec import decode_batch, decode_direct
+from mesh.core.codec import decode_direct
 from mesh.core.effects import (
     Effect,
     Incident,
     PublishFrame,
     SendDirect,
-    Subscribe,
-    Unsubscribe,
 )
-from mesh.core.envelope import BARRIER, OpeningKey
 from mesh.core.handshake import Introduced, Introducer
 from mesh.core.identity import NodeRecord, Revocations, SigningKey, sign_record, verify_record
 from mesh.core.interest import InterestSet
@@ -42,13 +40,11 @@ from mesh.core.links import Links, choose_address
 from mesh.core.membership import LivenessState
 from mesh.core.messages import (
     AttachMessage,
-    Batch,
     GoodbyeMessage,
     GossipMessage,
     InterestEntry,
     InterestsMessage,
     InterestsWantedMessage,
-    KeyAnnouncement,
     KeyMessage,
     KeyWantedMessage,
     PingMessage,
@@ -56,9 +52,10 @@ from mesh.core.messages import (
     RecordMessage,
     RevocationsMessage,
 )
-from mesh.core.router import LOCAL, SUBSCRIPTION, Router
-from mesh.core.sequence import StreamSequences
+from mesh.core.receiver import QUIET, Delivery, Receiver
+from mesh.core.router import Member, Router
 from mesh.core.session import Session
+from mesh.core.subscriber import Subscriber
 from mesh.core.types import (
     PROTOCOL_VERSIONS,
     Address,
@@ -70,13 +67,10 @@ from mesh.core.types import (
     node_id,
 )
 
-__all__ = ["Delivery", "Engine", "Papers", "Subscribed"]
+__all__ = ["Engine", "Papers", "Subscribed"]
 
 RECORD_LIFETIME: Final = 24 * 3600  # seconds; renewed at half of it
-_BARRIER_RETRY: Final = 0.25  # seconds; a barrier lost with a connection costs that much
-_HELD_FRAMES: Final = 1.0  # seconds for which a frame of an unknown key is held
 _GOSSIP_NODES: Final = 32  # pairs in one gossip message: about 24 KiB
-_REFUSED_SEQUENCES: Final = 256  # departed peers whose sequence numbers are remembered
 
 
 class Papers(NamedTuple):
@@ -89,18 +83,6 @@ class Papers(NamedTuple):
     secret: bytes
     secret_epoch: int
     revocations: Revocations | None
-
-
-class Delivery(NamedTuple):
-    """A batch that authenticated, with the messages of it that are new.
-
-    ``skip`` leading messages were delivered before; ``lost`` messages are missing in front of it.
-    """
-
-    session: Session
-    batch: Batch
-    skip: int
-    lost: int
 
 
 class Subscribed(NamedTuple):
@@ -156,14 +138,19 @@ class Engine:
         self.links = Links(
             config, rng, self.node, self._interests, self._attach_message, self._ended, self._effects
         )
-        self._sequences: dict[NodeId, StreamSequences] = {}
-        self._held: deque[tuple[float, bytes, bytes]] = deque()
-        self._keys_wanted: dict[bytes, float] = {}
-        self._barrier_at = float("inf")
+        self.subscriber = Subscriber(self._interests, self.router, self.broadcast, self.links, self._effects)
+        self.receiver = Receiver(
+            config,
+            self.broadcast,
+            self.links,
+            self.router,
+            self.subscriber,
+            self._effects,
+            self.rejected_from,
+        )
         self._gossip_at = clock + config.gossip_interval
         self._ticked = clock
         self.load = 0  # requests in our handlers, told to those who ask
-        self.released: list[tuple[bytes, bytes]] = []  # held frames whose key has come
         self.pongs: list[tuple[NodeId, int, float | None]] = []  # (peer, token, seconds), for the node
 
     # -- effects ---------------------------------------------------------------
@@ -290,7 +277,7 @@ class Engine:
             if len(frame) > self.config.limits.frame_bytes + 4096:
                 raise RemoteProtocolError(Reason.BAD_LENGTH)
             message = decode_direct(frame)
-            if session.liveness.state is not LivenessState.ALIVE or clock - session.liveness.heard_at > 0.05:
+            if session.liveness.state is not LivenessState.ALIVE or clock - session.liveness.heard_at > QUIET:
                 self.links.heard(session, clock)
             handler = _HANDLERS.get(type(message))
             if handler is None:
@@ -302,35 +289,24 @@ class Engine:
             self.rejected_from(session, error.reason, clock)
         return None
 
-    def rejected_from(self, session: Session, reason: Reason, clock: float) -> None:
-        """A bad frame of a peer: counted, and by the table it may end the link."""
+    def rejected_from(self, session: Session | None, reason: Reason, clock: float) -> None:
+        """A bad frame: counted, and if it is a known peer's, by the table it may end the link."""
         self._reject(reason)
-        if session.node in self.links.sessions:
+        if session is not None and session.node in self.links.sessions:
             self.links.strike(session, reason, clock)
 
     def _on_attach(self, session: Session, message: AttachMessage, clock: float) -> None:
         attached = self.links.heard_attach(session, message, clock)
         if attached.new:
             self.router.remove_peer(session.node)
-        self._add_key(session, message.key)
+        self.receiver.add_key(session, message.key)
         if not session.link_open:
             # Its own link came through an address its record does not list: find one we can dial.
             self._offer(session.introduced.record, clock)
             self.introductions.dial_due(clock, self._no_dial())
         if attached.connected:
-            self._begin_barrier(clock)
+            self.subscriber.begin_barrier(clock)
         self._progress(session, clock)
-
-    def _add_key(self, session: Session, key: list[Any]) -> None:
-        announcement = KeyAnnouncement._make(key[:6])
-        self.broadcast.keyring.add(session.node, OpeningKey.from_announcement(announcement))
-        if self._held:
-            held, self._held = self._held, deque()
-            for _, tag, frame in held:
-                if frame[6:14] == announcement.key_id:
-                    self.released.append((tag, frame))
-                else:
-                    self._held.append((_, tag, frame))
 
     def _progress(self, session: Session, clock: float) -> None:
         waiting, session.barriers = session.barriers, []
@@ -374,7 +350,7 @@ class Engine:
         self._effects += [SendDirect(session.node, page) for page in self._interests.snapshot()]
 
     def _on_key(self, session: Session, message: KeyMessage, clock: float) -> None:
-        self._add_key(session, message.key)
+        self.receiver.add_key(session, message.key)
 
     def _on_key_wanted(self, session: Session, message: KeyWantedMessage, clock: float) -> None:
         ours = self.broadcast.announcement()
@@ -446,73 +422,7 @@ class Engine:
 
     def broadcast_received(self, tag: bytes, frame: bytes, clock: float) -> Delivery | None:
         """One sealed frame. None if it was not a batch for a program, or was rejected and counted."""
-        session: Session | None = None
-        try:
-            opened = self.broadcast.open(tag, frame)
-            session = self.links.sessions.get(opened.owner)
-            if session is None:
-                raise RemoteProtocolError(Reason.UNKNOWN_KEY, "its owner left")
-            if clock - session.liveness.heard_at > 0.05:
-                self.links.heard(session, clock)
-            if opened.type == BARRIER:
-                self._echoed(session, tag, clock)
-                return None
-            batch = decode_batch(opened.plaintext)
-        except RemoteProtocolError as error:
-            self._bad_frame(error.reason, session, tag, frame, clock)
-            return None
-        if not self.router.subscribed(batch.topic):
-            return None  # a tag let it through by chance, or we have just unsubscribed
-        seen = self.sequences(session.node).observe(batch.topic, batch.sequence, len(batch.values))
-        return Delivery(session, batch, seen.fresh_from, seen.lost)
-
-    def sequences(self, node: NodeId) -> StreamSequences:
-        """The sequence numbers of one publisher; they outlive its session, so that what was
-        lost between two sessions is counted."""
-        sequences = self._sequences.get(node)
-        if sequences is None:
-            if len(self._sequences) >= _REFUSED_SEQUENCES + len(self.links.sessions):
-                gone = next(n for n in self._sequences if n not in self.links.sessions)
-                del self._sequences[gone]
-            sequences = self._sequences[node] = StreamSequences()
-        return sequences
-
-    def _bad_frame(
-        self, reason: Reason, session: Session | None, tag: bytes, frame: bytes, clock: float
-    ) -> None:
-        if reason is Reason.UNKNOWN_KEY and session is None and len(frame) >= 14:
-            self._hold(tag, frame, clock)
-            return
-        if session is not None:
-            self.rejected_from(session, reason, clock)
-            return
-        self._reject(reason)
-        owner = self.broadcast.keyring.owner(frame[6:14]) if len(frame) >= 14 else None
-        session = None if owner is None else self.links.sessions.get(owner)
-        if session is not None and reason is Reason.FUTURE_EPOCH:
-            self._want_key(frame[6:14], [session], clock)
-        elif session is not None:
-            self.links.strike(session, reason, clock)
-
-    def _hold(self, tag: bytes, frame: bytes, clock: float) -> None:
-        if len(self._held) >= self.config.limits.unknown_key_frames:
-            self._reject(Reason.UNKNOWN_KEY)
-            return
-        self._held.append((clock, tag, frame))
-        self._want_key(frame[6:14], list(self.links.sessions.values()), clock)
-
-    def _want_key(self, key_id: bytes, sessions: list[Session], clock: float) -> None:
-        if self._keys_wanted.get(key_id, -1.0) > clock - _HELD_FRAMES:
-            return
-        if len(self._keys_wanted) >= self.config.limits.unknown_key_frames:
-            self._keys_wanted.clear()
-        self._keys_wanted[key_id] = clock
-        self._effects += [SendDirect(s.node, KeyWantedMessage(key_id)) for s in sessions if s.link_open]
-
-    def take_released(self) -> list[tuple[bytes, bytes]]:
-        """Held frames whose key has come since: give them to ``broadcast_received`` again."""
-        released, self.released = self.released, []
-        return released
+        return self.receiver.received(tag, frame, clock)
 
     # -- our interests --------------------------------------------------------------
 
@@ -520,69 +430,20 @@ class Engine:
         self, kind: str, pattern: str, clock: float, *, group: str = "", history: int = 0, mode: int = 0
     ) -> InterestEntry:
         """A subscription or responder of ours begins: tell everybody."""
-        before = self._interests.version
-        entry = self._interests.add(kind, pattern, group, history, mode)
-        self.router.add(LOCAL, [entry])
-        if kind == SUBSCRIPTION and not group:
-            body = self.broadcast.want(pattern)
-            if body is not None:
-                self._effects.append(Subscribe(body))
-        self.links.send_all(self._interests.changes_since(before))
-        self._begin_barrier(clock)
-        return entry
+        return self.subscriber.add(kind, pattern, clock, group=group, history=history, mode=mode)
 
-    def remove_interest(self, entry: InterestEntry, clock: float) -> None:
+    def remove_interest(self, entry: InterestEntry) -> None:
         """It ended."""
-        before = self._interests.version
-        self._interests.remove(entry.number)
-        self.router.remove(LOCAL, [entry])
-        if entry.kind == SUBSCRIPTION and not entry.group:
-            body = self.broadcast.unwant(entry.pattern)
-            if body is not None:
-                self._effects.append(Unsubscribe(body))
-        self.links.send_all(self._interests.changes_since(before))
-        for sequences in self._sequences.values():
-            sequences.forget_if(lambda topic: not self.router.subscribed(topic))
+        self.subscriber.remove(entry)
+        self.receiver.forget_unsubscribed()
 
-    @property
-    def interests_version(self) -> int:
-        return self._interests.version
-
-    def unconfirmed(self, version: int) -> set[NodeId]:
-        """The joined peers that have not yet proven that our interests up to ``version`` are live."""
-        return {node for node, s in self.links.sessions.items() if s.joined and s.confirmed < version}
-
-    def live_interests(self, peer: NodeId) -> int:
-        """The version of the peer's interests that are proven live here; -1 if none."""
-        session = self.links.sessions.get(peer)
-        return -1 if session is None else session.live
-
-    def _begin_barrier(self, clock: float) -> None:
-        if not any(s.broadcast_connected for s in self.links.sessions.values()):
-            return
-        old, body = self.broadcast.begin_barrier(self._interests.version)
-        self._effects.append(Subscribe(body))
-        if old is not None:
-            self._effects.append(Unsubscribe(old))
-        self._barrier_at = clock + _BARRIER_RETRY
-
-    def _echoed(self, session: Session, tag: bytes, clock: float) -> None:
-        version = self.broadcast.echoed(tag)
-        if version is None:
-            return  # an older barrier of ours
-        session.confirmed = max(session.confirmed, version)
-        if not self._unproven():
-            self._end_barrier()
-
-    def _unproven(self) -> bool:
-        version = self._interests.version
-        return any(s.broadcast_connected and s.confirmed < version for s in self.links.sessions.values())
-
-    def _end_barrier(self) -> None:
-        self._barrier_at = float("inf")
-        body = self.broadcast.end_barrier()
-        if body is not None:
-            self._effects.append(Unsubscribe(body))
+    def is_live(self, member: Member) -> bool:
+        """Whether a peer's subscription is proven: its barrier was seen at or after the entry's version."""
+        session = self.links.sessions.get(member.peer)
+        if session is None:
+            return False
+        since = session.interests.since(member.number)
+        return since is not None and since <= session.live
 
     # -- leaving and peers -----------------------------------------------------------
 
@@ -599,8 +460,7 @@ class Engine:
             self.introductions.dialer.lost(session.node, self._ticked)
         self.router.remove_peer(session.node)
         self.broadcast.forget(session.node)
-        if self._barrier_at != float("inf") and not self._unproven():
-            self._end_barrier()
+        self.subscriber.end_barrier_if_proven()
 
     # -- time ------------------------------------------------------------------------
 
@@ -611,14 +471,8 @@ class Engine:
         self.introductions.expire(clock)
         self.links.timer(clock, lambda session: self._redial(session, clock))
         self.introductions.dial_due(clock, self._no_dial())
-        if self._barrier_at <= clock:
-            if self._unproven():
-                self._begin_barrier(clock)
-            else:
-                self._end_barrier()
-        while self._held and self._held[0][0] <= clock - _HELD_FRAMES:
-            self._held.popleft()
-            self._reject(Reason.UNKNOWN_KEY)
+        self.subscriber.timer(clock)
+        self.receiver.timer(clock)
         if self._gossip_at <= clock:
             self._gossip(clock)
         if now > (self._record.issued + self._record.expires) / 2:
@@ -646,14 +500,13 @@ class Engine:
 
     def next_timer(self, clock: float) -> float:
         """When to call ``handle_timer`` next."""
-        times = [
+        times = (
             self.introductions.deadline(self._no_dial()),
             self.links.deadline(),
-            self._barrier_at,
+            self.subscriber.barrier_at,
+            self.receiver.deadline(),
             self._gossip_at,
-        ]
-        if self._held:
-            times.append(self._held[0][0] + _HELD_FRAMES)
+        )
         return max(clock, min(times))
 
 

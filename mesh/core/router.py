@@ -32,10 +32,10 @@ class Member(NamedTuple):
 
 
 class Route(NamedTuple):
-    """Where a topic goes. ``broadcast`` is the peers that want it from the broadcast plane."""
+    """Where a topic goes. ``broadcast`` is what peers want of it from the broadcast plane."""
 
     local: tuple[int, ...]
-    broadcast: frozenset[NodeId]
+    broadcast: tuple[Member, ...]
     groups: dict[str, tuple[Member, ...]]
 
 
@@ -90,7 +90,7 @@ class Router:
 
     def _match(self, topic: str) -> Route:
         local: list[int] = []
-        broadcast: set[NodeId] = set()
+        broadcast: list[Member] = []
         groups: dict[str, list[Member]] = {}
         for member, group in self._tries[SUBSCRIPTION].match(topic):
             if group:
@@ -98,10 +98,10 @@ class Router:
             elif member.peer == LOCAL:
                 local.append(member.number)
             else:
-                broadcast.add(member.peer)
+                broadcast.append(member)
         return Route(
             tuple(sorted(local)),
-            frozenset(broadcast),
+            tuple(sorted(broadcast)),
             {name: tuple(sorted(members)) for name, members in groups.items()},
         )
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from mesh.core.engine import Delivery
 from mesh.core.messages import Batch
+from mesh.core.receiver import Delivery
 from mesh.core.router import LOCAL, Member, Router
 from mesh.core.types import NodeId
 from mesh.node.message import Origin, Peer

@@ -22,7 +22,7 @@ import trio
 from mesh.config import Config
 from mesh.core import effects as do
 from mesh.core.codec import decode_batch, encode_batch
-from mesh.core.engine import Delivery, Engine, Papers
+from mesh.core.engine import Engine, Papers
 from mesh.core.introductions import JoinAnswerer
 from mesh.core.messages import (
     Batch,
@@ -33,6 +33,7 @@ from mesh.core.messages import (
     ReplyMessage,
     RequestMessage,
 )
+from mesh.core.receiver import Delivery
 from mesh.core.router import LOCAL, RESPONDER, SUBSCRIPTION, Member, Route
 from mesh.core.session import Session
 from mesh.core.topic import check_pattern, check_topic
@@ -347,10 +348,10 @@ class Node:
 
     async def _live(self) -> None:
         """Wait, for a bounded time, until every peer has what we told last."""
-        version = self._engine.interests_version
+        version = self._engine.subscriber.version
         await trio.lowlevel.checkpoint()
         with trio.move_on_after(self.config.live_timeout):
-            while self._engine.unconfirmed(version) and self._closed is None:
+            while self._engine.subscriber.unconfirmed(version) and self._closed is None:
                 await self._presence.changed.park()
 
     def _unsubscribe(self, subscription: Subscription) -> None:
@@ -358,7 +359,7 @@ class Node:
         if entry is None or not self._inbox.end(entry.number):
             return
         if self._closed is None:
-            self._engine.remove_interest(entry, trio.current_time())
+            self._engine.remove_interest(entry)
             self._pump.apply()
 
     # -- request and serve ------------------------------------------------------------
@@ -448,7 +449,7 @@ class Node:
             await self._responder.serve(entry.number, handler, limit, started)
         finally:
             if self._closed is None:
-                self._engine.remove_interest(entry, trio.current_time())
+                self._engine.remove_interest(entry)
                 self._pump.apply()
 
     async def supervise(self, task: Any, *args: Any, **policy: Any) -> None:
@@ -601,7 +602,7 @@ class Node:
 
     def live_subscribers(self, topic: str) -> int:
         route = self._engine.router.route(topic)
-        live = sum(1 for peer in route.broadcast if self._engine.live_interests(peer) >= 0)
+        live = sum(1 for member in route.broadcast if self._engine.is_live(member))
         return len(route.local) + live + sum(len(members) for members in route.groups.values())
 
     async def subscribers_changed(self) -> None:

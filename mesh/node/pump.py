@@ -16,7 +16,8 @@ import trio
 
 from mesh.core import effects as do
 from mesh.core.codec import encode_direct
-from mesh.core.engine import Delivery, Engine
+from mesh.core.engine import Engine
+from mesh.core.receiver import Delivery
 from mesh.core.session import Session
 from mesh.core.types import NodeId
 from mesh.node.outbox import Outbox
@@ -106,8 +107,9 @@ class Pump:
                 for pong in pongs:
                     self._consumer.ponged(*pong)
             self.apply()
-        if engine.released:
-            self.broadcast_received(engine.take_released())
+        released = engine.receiver.take_released()
+        if released:
+            self.broadcast_received(released)
 
     def broadcast_received(self, frames: Sequence[tuple[bytes, bytes]]) -> None:
         clock = trio.current_time()

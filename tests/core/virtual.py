@@ -17,9 +17,10 @@ from typing import Any
 from mesh.config import Config
 from mesh.core import effects as do
 from mesh.core.codec import encode_batch, encode_direct, encode_value
-from mesh.core.engine import Delivery, Engine, Papers
+from mesh.core.engine import Engine, Papers
 from mesh.core.identity import SigningKey, issue_certificate
 from mesh.core.messages import Batch
+from mesh.core.receiver import Delivery
 from mesh.core.router import SUBSCRIPTION
 from mesh.core.types import Address, NodeId, mesh_id
 

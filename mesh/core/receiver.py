@@ -1,0 +1,162 @@
+"""Sealed frames in: opened, judged, accounted, and handed on as batches.
+
+(tag, frame) → the keyring authenticates and opens it → a barrier's echo goes to the subscriber; a batch is
+decoded, its sequence checked against the publisher's others → ``Delivery``.  A frame whose key we
+do not have yet is held for a moment while the key is asked for.  Every other failure is
+counted by its reason, and by the table of ``strikes`` it may end its sender's link.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from mesh.config import Config
+from mesh.core.broadcast import Broadcast
+from mesh.core.codec import decode_batch
+from mesh.core.effects import Effect, SendDirect
+from mesh.core.envelope import BARRIER, OpeningKey
+from mesh.core.links import Links
+from mesh.core.messages import Batch, KeyAnnouncement, KeyWantedMessage
+from mesh.core.router import Router
+from mesh.core.sequence import StreamSequences
+from mesh.core.session import Session
+from mesh.core.subscriber import Subscriber
+from mesh.core.types import NodeId, Reason, RemoteProtocolError
+
+__all__ = ["QUIET", "Delivery", "Receiver"]
+
+QUIET: Final = 0.05
+"""Seconds between two notes of a peer's sign of life: noting each frame would cost more than it tells."""
+
+_HELD: Final = 1.0  # seconds for which a frame of an unknown key is held
+_KEY_ID: Final = slice(6, 14)  # where the header has it (``envelope``)
+_REMEMBERED: Final = 256  # departed peers whose sequence numbers are remembered
+
+
+class Delivery(NamedTuple):
+    """A batch that authenticated, with the messages of it that are new.
+
+    ``skip`` leading messages were delivered before; ``lost`` messages are missing in front of it.
+    """
+
+    session: Session
+    batch: Batch
+    skip: int
+    lost: int
+
+
+class Receiver:
+    """The receiving side of one node. ``rejected(session, reason, clock)`` counts and may end a link."""
+
+    def __init__(
+        self,
+        config: Config,
+        broadcast: Broadcast,
+        links: Links,
+        router: Router,
+        subscriber: Subscriber,
+        effects: list[Effect],
+        rejected: Callable[[Session | None, Reason, float], None],
+    ) -> None:
+        self._config = config
+        self._broadcast = broadcast
+        self._links = links
+        self._router = router
+        self._subscriber = subscriber
+        self._effects = effects
+        self._rejected = rejected
+        self._sequences: dict[NodeId, StreamSequences] = {}
+        self._held: deque[tuple[float, bytes, bytes]] = deque()
+        self._keys_wanted: dict[bytes, float] = {}
+        self._released: list[tuple[bytes, bytes]] = []
+
+    def received(self, tag: bytes, frame: bytes, clock: float) -> Delivery | None:
+        """One frame. None if it was not a batch for a program, or was rejected and counted."""
+        session: Session | None = None
+        try:
+            opened = self._broadcast.open(tag, frame)
+            session = self._links.sessions.get(opened.owner)
+            if session is None:
+                raise RemoteProtocolError(Reason.UNKNOWN_KEY, "its owner left")
+            if clock - session.liveness.heard_at > QUIET:
+                self._links.heard(session, clock)
+            if opened.type == BARRIER:
+                self._subscriber.echoed(session, tag)
+                return None
+            batch = decode_batch(opened.plaintext)
+        except RemoteProtocolError as error:
+            self._bad_frame(error.reason, session, tag, frame, clock)
+            return None
+        if not self._router.subscribed(batch.topic):
+            return None  # a tag let it through by chance, or we have just unsubscribed
+        seen = self._sequences_of(session.node).observe(batch.topic, batch.sequence, len(batch.values))
+        return Delivery(session, batch, seen.fresh_from, seen.lost)
+
+    def _sequences_of(self, node: NodeId) -> StreamSequences:
+        # They outlive the session, so that what was lost between two sessions is counted.
+        sequences = self._sequences.get(node)
+        if sequences is None:
+            if len(self._sequences) >= _REMEMBERED + len(self._links.sessions):
+                gone = next(n for n in self._sequences if n not in self._links.sessions)
+                del self._sequences[gone]
+            sequences = self._sequences[node] = StreamSequences()
+        return sequences
+
+    def forget_unsubscribed(self) -> None:
+        """We do not follow some topics any more: a gap in them is no loss."""
+        for sequences in self._sequences.values():
+            sequences.forget_if(lambda topic: not self._router.subscribed(topic))
+
+    # -- bad frames, and keys that come late -----------------------------------------
+
+    def _bad_frame(
+        self, reason: Reason, session: Session | None, tag: bytes, frame: bytes, clock: float
+    ) -> None:
+        key_id = frame[_KEY_ID]
+        if session is None and reason is Reason.UNKNOWN_KEY:
+            if len(self._held) < self._config.limits.unknown_key_frames:
+                self._held.append((clock, tag, frame))
+                self._want_key(key_id, list(self._links.sessions.values()), clock)
+                return
+        elif session is None:
+            # Blamed on the key's owner, whose connection carried it unless somebody tampers there.
+            owner = self._broadcast.keyring.owner(key_id)
+            session = None if owner is None else self._links.sessions.get(owner)
+            if session is not None and reason is Reason.FUTURE_EPOCH:
+                self._want_key(key_id, [session], clock)
+        self._rejected(session, reason, clock)
+
+    def _want_key(self, key_id: bytes, sessions: list[Session], clock: float) -> None:
+        if self._keys_wanted.get(key_id, float("-inf")) > clock - _HELD:
+            return
+        if len(self._keys_wanted) >= self._config.limits.unknown_key_frames:
+            self._keys_wanted.clear()
+        self._keys_wanted[key_id] = clock
+        self._effects += [SendDirect(s.node, KeyWantedMessage(key_id)) for s in sessions if s.link_open]
+
+    def add_key(self, session: Session, key: list[Any]) -> None:
+        """A peer announced its key; frames that waited for it can be received again."""
+        announcement = KeyAnnouncement._make(key[:6])
+        self._broadcast.keyring.add(session.node, OpeningKey.from_announcement(announcement))
+        for _ in range(len(self._held)):
+            held = self._held.popleft()
+            if held[2][_KEY_ID] == announcement.key_id:
+                self._released.append(held[1:])
+            else:
+                self._held.append(held)
+
+    def take_released(self) -> list[tuple[bytes, bytes]]:
+        """Held frames whose key has come since: to be given to ``received`` again."""
+        released, self._released = self._released, []
+        return released
+
+    def deadline(self) -> float:
+        return self._held[0][0] + _HELD if self._held else float("inf")
+
+    def timer(self, clock: float) -> None:
+        """Give up on frames whose key never came."""
+        while self.deadline() <= clock:
+            self._held.popleft()
+            self._rejected(None, Reason.UNKNOWN_KEY, clock)
