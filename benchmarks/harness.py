@@ -29,6 +29,8 @@ __all__ = ["Run", "run_once", "run_rounds"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
+WORKER = [sys.executable, "-m", "benchmarks.worker"]
+
 _PATIENCE = 5.0
 """Seconds that a subscriber may go on after the publisher is done before it is told to stop: what
 has not come by then is lost."""
@@ -117,7 +119,7 @@ async def _pair(adapter: Adapter, roles: Sequence[Role]) -> AsyncIterator[_Pair]
         for role in roles:
             errors = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "benchmarks.worker", adapter.name, role],
+                [*WORKER, adapter.name, role],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -149,7 +151,10 @@ async def run_once(
     async with _pair(adapter, roles) as pair:
         outcome = await _judged(pair, workload, limit, profiling)
         for worker in pair.workers.values():
-            await worker.say("close")
+            if outcome["status"] == "ok":
+                await worker.say("close")
+            else:
+                worker.process.kill()  # it may never hear us
     return {"system": adapter.name, "workload": workload.name, **outcome}
 
 

@@ -7,11 +7,13 @@ the right to trace).  Numbers of a profiled run are no measurement.
 
 from __future__ import annotations
 
+import os
 import pstats
 import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,6 +32,11 @@ _RATE = 500  # samples a second
 _SHOWN = 18  # lines of a list
 
 
+def _py_spy() -> str | None:
+    beside = str(Path(sys.executable).parent)  # a virtual environment need not be activated
+    return shutil.which("py-spy", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
+
+
 class Profiling:
     """Profiles into ``folder`` by ``profiler``."""
 
@@ -41,8 +48,8 @@ class Profiling:
     @staticmethod
     def missing(profiler: Profiler) -> str | None:
         """Why this profiler can't be used here, None if it can."""
-        if profiler == "py-spy" and shutil.which("py-spy") is None:
-            return "py-spy is not installed (pip install py-spy), or its folder is not in PATH"
+        if profiler == "py-spy" and _py_spy() is None:
+            return "py-spy is not installed (pip install py-spy)"
         return None
 
     def _file(self, workload: str, role: str, suffix: str) -> Path:
@@ -62,7 +69,16 @@ class Profiling:
             yield
             return
         path = self._file(workload, role, ".folded")
-        command = ["py-spy", "record", "--pid", str(pid), "--rate", str(_RATE), "--format", "raw"]
+        command = [
+            _py_spy() or "py-spy",
+            "record",
+            "--pid",
+            str(pid),
+            "--rate",
+            str(_RATE),
+            "--format",
+            "raw",
+        ]
         sampler = await trio.lowlevel.open_process(
             [*command, "--output", str(path)],
             stdin=subprocess.DEVNULL,
@@ -106,33 +122,49 @@ def _short(name: str) -> str:
     return re.sub(r".*/lib/python[\d.]+/", "", name)
 
 
+def _waits(function: str) -> bool:
+    """Whether a function is the event loop's sleep: time that is nobody's."""
+    return "get_events" in function or "poll' of 'select.epoll'" in function
+
+
+def _head(waited: float, columns: str) -> str:
+    return f"  {columns}   of the time that it did not wait ({waited:.0%} it waited)"
+
+
 def _counted(path: Path) -> list[str]:
     stats = pstats.Stats(str(path)).stats  # type: ignore[attr-defined]
     total = sum(own for _, _, own, _, _ in stats.values()) or 1.0
-    lines = [f"  {'own':>6} {'calls':>10} {'µs each':>9}"]
-    ranked = sorted(stats.items(), key=lambda item: -item[1][2])
+    waited = sum(own for (_, _, name), (_, _, own, _, _) in stats.items() if _waits(name))
+    busy = total - waited
+    lines = [_head(waited / total, f"{'own':>6} {'calls':>10} {'µs each':>9}")]
+    ranked = sorted((item for item in stats.items() if not _waits(item[0][2])), key=lambda item: -item[1][2])
     for (file, line, function), (_, calls, own, _, _) in ranked[:_SHOWN]:
         where = function if file == "~" else f"{_short(file)}:{line} {function}"
-        lines.append(f"  {own / total:6.1%} {calls:10,} {own / calls * 1e6:9.2f}  {where}")
+        lines.append(f"  {own / busy:6.1%} {calls:10,} {own / calls * 1e6:9.2f}  {where}")
     return lines
 
 
 def _sampled(path: Path) -> list[str]:
     own: Counter[str] = Counter()
     below: Counter[str] = Counter()
-    total = 0
+    waited = 0
     for line in path.read_text(encoding="utf-8").splitlines():
         stack, _, number = line.rpartition(" ")
-        samples = int(number)
+        if stack.startswith("Thread."):
+            continue  # the harness's words, and Trio's idle threads
         frames = [
             re.sub(r"^(.*) \((.*?)(:\d+)?\)$", lambda m: f"{_short(m[2])} {m[1]}", frame)
             for frame in stack.split(";")
         ]
-        total += samples
+        samples = int(number)
+        if _waits(frames[-1]):
+            waited += samples
+            continue
         own[frames[-1]] += samples
         for frame in set(frames):
             below[frame] += samples
-    lines = [f"  {'own':>6} {'with callees':>12}   of {total:,} samples"]
+    busy = own.total() or 1
+    lines = [_head(waited / (waited + busy), f"{'own':>6} {'with callees':>12}")]
     for frame, mine in own.most_common(_SHOWN):
-        lines.append(f"  {mine / total:6.1%} {below[frame] / total:12.1%}   {frame}")
+        lines.append(f"  {mine / busy:6.1%} {below[frame] / busy:12.1%}   {frame}")
     return lines

@@ -64,7 +64,9 @@ _COLUMNS: dict[str, list[tuple[str, Cell]]] = {
         ("ours ÷ it (p50)", ratio("p50")),
         ("(p99)", ratio("p99")),
         ("client CPU µs", _number("client_cpu_us", ".0f")),
+        ("of it Python", _number("client_thread_us", ".0f")),
         ("server CPU µs", _number("server_cpu_us", ".0f")),
+        ("of it Python", _number("server_thread_us", ".0f")),
     ],
 }
 

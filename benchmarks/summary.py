@@ -25,8 +25,9 @@ def figures(workload: Workload, roles: dict[str, Any]) -> dict[str, float]:
     """The figures of one run: rates a second, times in microseconds."""
     if workload.kind == "roundtrip":
         return _times(sorted(roles["client"]["times"])) | {
-            f"{role}_cpu_us": roles[role]["usage"]["cpu"] / workload.total * 1e6
+            f"{role}_{what}_us": roles[role]["usage"][key] / workload.total * 1e6
             for role in ("client", "server")
+            for what, key in (("cpu", "cpu"), ("thread", "thread_cpu"))
         }
     publisher, subscriber = roles["publisher"], roles["subscriber"]
     stamps = subscriber["stamps"]
