@@ -50,12 +50,14 @@ CORE: list[str] = [
     "membership",
     "session",
     "router",
-    "calls",
     "effects",
     "broadcast",
     "dialer",
     "introductions",
     "links",
+    "directory",
+    "subscriber",
+    "receiver",
     "engine",
 ]
 """The order inside ``mesh/core``: each imports only those before it."""

@@ -8,7 +8,7 @@ so that a batch passes through in one call:
     broadcast_received(tag, frame) → Delivery | None      a sealed batch, opened, decoded, accounted
     direct_received(peer, frame)   → message | None       a request, reply, directed batch …
 
-The parts: ``introductions`` (intro plane), ``links`` (direct plane), ``broadcast`` (sealing,
+The parts: ``directory`` (records, hints, gossip; under it the intro plane), ``links`` (direct plane), ``broadcast`` (sealing,
 tags), ``subscriber`` (our interests, barriers), ``receiver`` (sealed frames in), ``router`` (who wants
 what).  This module only passes things between them.
 
@@ -20,23 +20,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from mesh.config import Config
 from mesh.core.broadcast import Broadcast
 from mesh.core.codec import decode_direct
+from mesh.core.directory import RECORD_LIFETIME, Directory
 from mesh.core.effects import (
     Effect,
     Incident,
     PublishFrame,
     SendDirect,
 )
-from mesh.core.handshake import Introduced, Introducer
-from mesh.core.identity import NodeRecord, Revocations, SigningKey, sign_record, verify_record
+from mesh.core.handshake import Introducer
+from mesh.core.identity import NodeRecord, Revocations, SigningKey, sign_record
 from mesh.core.interest import InterestSet
-from mesh.core.introductions import Introductions
-from mesh.core.links import Links, choose_address
+from mesh.core.links import Links
 from mesh.core.membership import LivenessState
 from mesh.core.messages import (
     AttachMessage,
@@ -68,9 +67,6 @@ from mesh.core.types import (
 )
 
 __all__ = ["Engine", "Papers", "Subscribed"]
-
-RECORD_LIFETIME: Final = 24 * 3600  # seconds; renewed at half of it
-_GOSSIP_NODES: Final = 32  # pairs in one gossip message: about 24 KiB
 
 
 class Papers(NamedTuple):
@@ -107,12 +103,10 @@ class Engine:
     ) -> None:
         self.config = config
         self.node = node_id(link_key)
-        self._papers = papers
-        self._rng = rng
         self._wall = now - clock
         self._effects: list[Effect] = []
         self.rejected: Counter[str] = Counter()
-        self._record = NodeRecord(
+        record = NodeRecord(
             mesh=papers.mesh,
             link_key=link_key,
             name=name,
@@ -124,14 +118,12 @@ class Engine:
             versions=PROTOCOL_VERSIONS,
         )
         self._introducer = Introducer(
-            papers.ca_public_key,
-            papers.certificate,
-            sign_record(papers.key, self._record),
-            papers.revocations,
+            papers.ca_public_key, papers.certificate, sign_record(papers.key, record), papers.revocations
         )
-        self.introductions = Introductions(
-            config, rng, self._introducer, self._introduced, self._effects, self._reject
+        self.directory = Directory(
+            config, rng, papers.key, record, self._introducer, self._reject, self._effects
         )
+        self.introductions = self.directory.introductions
         self._interests = InterestSet()
         self.router = Router()
         self.broadcast = Broadcast(self.node, config, rng, clock, papers.secret, papers.secret_epoch)
@@ -148,7 +140,7 @@ class Engine:
             self._effects,
             self.rejected_from,
         )
-        self._gossip_at = clock + config.gossip_interval
+        self.directory.connect(self.links, clock)
         self._ticked = clock
         self.load = 0  # requests in our handlers, told to those who ask
         self.pongs: list[tuple[NodeId, int, float | None]] = []  # (peer, token, seconds), for the node
@@ -170,23 +162,11 @@ class Engine:
 
     @property
     def record(self) -> NodeRecord:
-        return self._record
+        return self.directory.record
 
     def set_addresses(self, addresses: Sequence[Address], clock: float) -> None:
         """Our addresses are now these: sign a new record and tell the peers."""
-        self._renew_record(clock, tuple(addresses)[: self.config.limits.addresses_per_node])
-
-    def _renew_record(self, clock: float, addresses: tuple[Address, ...]) -> None:
-        now = int(clock + self._wall)
-        self._record = replace(
-            self._record,
-            version=self._record.version + 1,
-            addresses=addresses,
-            issued=now,
-            expires=now + RECORD_LIFETIME,
-        )
-        self._introducer.record = sign_record(self._papers.key, self._record)
-        self.links.send_all([RecordMessage(self._introducer.record)])
+        self.directory.set_addresses(addresses, clock + self._wall)
 
     # -- discovery and the intro plane -------------------------------------------
 
@@ -194,24 +174,11 @@ class Engine:
         self, node: NodeId | None, intros: Iterable[str], clock: float, *, permanent: bool = False
     ) -> None:
         """Somebody may be reachable there."""
-        if node is not None and (node == self.node or node in self.links.departed):
-            return
-        self.introductions.dialer.offer(node, intros, clock, permanent=permanent)
-        self.introductions.dial_due(clock, self._no_dial())
-
-    def _no_dial(self) -> set[NodeId]:
-        return {self.node} | {
-            node
-            for node, session in self.links.sessions.items()
-            if (session.joined and session.liveness.state is not LivenessState.SUSPECT)
-            or (not session.joined and session.link_open and session.attach_tries == 0)
-        }
+        self.directory.hint(node, intros, clock, permanent=permanent)
 
     def unresolved(self) -> int:
         """How many that were hinted at have neither joined nor failed once."""
-        sessions = self.links.sessions.values()
-        waiting = sum(1 for s in sessions if not s.joined and s.attach_tries == 0)
-        return waiting + self.introductions.unresolved({self.node, *(node for node in self.links.sessions)})
+        return self.directory.unresolved()
 
     def dial_answered(self, dial: int, frame: bytes, clock: float) -> None:
         self.introductions.answered(dial, frame, clock, clock + self._wall)
@@ -221,30 +188,6 @@ class Engine:
 
     def stranger_received(self, route: int, frame: bytes, host: str, clock: float) -> None:
         self.introductions.stranger(route, frame, host, clock, clock + self._wall)
-
-    def _introduced(self, who: Introduced, intro: str, host: str, clock: float) -> bool:
-        node = who.record.node
-        if node in self.links.departed:
-            return False
-        if not self.links.introduce(who, intro, host, clock):
-            return False
-        if node != self.node:
-            self._offer(who.record, clock)
-            if not intro and choose_address(who.record.addresses, host=host) is None:
-                self.introductions.dial_due(clock, self._no_dial())
-        return True
-
-    def _offer(self, record: NodeRecord, clock: float) -> None:
-        # A peer on this machine can be reached over loopback and Unix sockets; others cannot.
-        ours = {a.intro.rpartition(":")[0] for a in self._record.addresses if not _loopback(a.intro)}
-        near = any(a.intro.rpartition(":")[0] in ours for a in record.addresses)
-        only = all(_loopback(a.intro) or a.intro.startswith("ipc://") for a in record.addresses)
-        endpoints = [
-            a.intro
-            for a in record.addresses
-            if near or only or not (_loopback(a.intro) or a.intro.startswith("ipc://"))
-        ]
-        self.introductions.dialer.offer(record.node, endpoints, clock, fresh=False)
 
     # -- the direct plane ---------------------------------------------------------
 
@@ -302,8 +245,8 @@ class Engine:
         self.receiver.add_key(session, message.key)
         if not session.link_open:
             # Its own link came through an address its record does not list: find one we can dial.
-            self._offer(session.introduced.record, clock)
-            self.introductions.dial_due(clock, self._no_dial())
+            self.directory.offer(session.introduced.record, clock)
+            self.directory.dial_due(clock)
         if attached.connected:
             self.subscriber.begin_barrier(clock)
         self._progress(session, clock)
@@ -313,10 +256,7 @@ class Engine:
         for tag, version in waiting:
             self._echo_when_known(session, tag, version, clock)
         if self.links.progress(session, clock):
-            others = [s.encoded for s in self.links.sessions.values() if s.joined and s is not session]
-            for start in range(0, len(others), _GOSSIP_NODES):
-                pairs = [list(pair) for pair in others[start : start + _GOSSIP_NODES]]
-                self._effects.append(SendDirect(session.node, GossipMessage(pairs)))
+            self.directory.welcome(session)
 
     def _on_goodbye(self, session: Session, message: GoodbyeMessage, clock: float) -> None:
         if message.leaving:
@@ -358,31 +298,10 @@ class Engine:
             self._effects.append(SendDirect(session.node, KeyMessage(list(ours))))
 
     def _on_record(self, session: Session, message: RecordMessage, clock: float) -> None:
-        record = verify_record(message.record, session.introduced.certificate, clock + self._wall)
-        if record.node != session.node:
-            raise RemoteProtocolError(Reason.BAD_RECORD, "of another node")
-        if record.version > session.introduced.record.version:
-            encoded = (session.encoded[0], message.record)
-            session.introduced = session.introduced._replace(record=record, encoded=encoded)
-            session.encoded = encoded
-            self._offer(record, clock)
+        self.directory.heard_record(session, message.record, clock, clock + self._wall)
 
     def _on_gossip(self, session: Session, message: GossipMessage, clock: float) -> None:
-        now = clock + self._wall
-        for certificate, encoded in message.nodes:
-            known = {s.encoded[1] for s in self.links.sessions.values()}
-            if encoded in known:
-                continue
-            try:
-                who = self._introducer.judge(certificate, encoded, PROTOCOL_VERSIONS[1], now)
-            except RemoteProtocolError as error:
-                # Stale rather than hostile: what the gossiper heard may have expired since.
-                self._reject(error.reason)
-                continue
-            node = who.record.node
-            if node != self.node and node not in self.links.departed and node not in self.links.sessions:
-                self._offer(who.record, clock)
-        self.introductions.dial_due(clock, self._no_dial())
+        self.directory.heard_gossip(message, clock, clock + self._wall)
 
     def _on_revocations(self, session: Session, message: RevocationsMessage, clock: float) -> None:
         raise RemoteProtocolError(Reason.UNEXPECTED, "revocations")
@@ -469,49 +388,25 @@ class Engine:
         self._wall = now - clock
         self._ticked = clock
         self.introductions.expire(clock)
-        self.links.timer(clock, lambda session: self._redial(session, clock))
-        self.introductions.dial_due(clock, self._no_dial())
+        self.links.timer(clock, lambda session: self.directory.redial(session, clock))
+        self.directory.dial_due(clock)
         self.subscriber.timer(clock)
         self.receiver.timer(clock)
-        if self._gossip_at <= clock:
-            self._gossip(clock)
-        if now > (self._record.issued + self._record.expires) / 2:
-            self._renew_record(clock, self._record.addresses)
+        self.directory.timer(clock, now)
 
     def awoke(self, clock: float) -> None:
         """The whole process was away (suspended, stopped): nobody's silence meanwhile counts."""
         self.links.excuse(clock)
 
-    def _redial(self, session: Session, clock: float) -> None:
-        self._offer(session.introduced.record, clock)
-        self.introductions.dialer.lost(session.node, clock)
-
-    def _gossip(self, clock: float) -> None:
-        self._gossip_at = clock + self.config.gossip_interval
-        joined = [s for s in self.links.sessions.values() if s.joined]
-        self.introductions.dialer.expire(clock, [s.node for s in joined])
-        if len(joined) < 2:
-            return
-        order = int.from_bytes(self._rng(4), "big")
-        listener = joined[order % len(joined)]
-        start = (order // len(joined)) % len(joined)
-        told = [s for s in joined[start:] + joined[:start] if s is not listener][:_GOSSIP_NODES]
-        self._effects.append(SendDirect(listener.node, GossipMessage([list(s.encoded) for s in told])))
-
     def next_timer(self, clock: float) -> float:
         """When to call ``handle_timer`` next."""
         times = (
-            self.introductions.deadline(self._no_dial()),
+            self.directory.deadline(),
             self.links.deadline(),
             self.subscriber.barrier_at,
             self.receiver.deadline(),
-            self._gossip_at,
         )
         return max(clock, min(times))
-
-
-def _loopback(endpoint: str) -> bool:
-    return endpoint.startswith(("tcp://127.", "tcp://[::1]", "tcp://localhost"))
 
 
 _HANDLERS: Final[dict[type[Any], Any]] = {

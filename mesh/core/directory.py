@@ -1,0 +1,196 @@
+"""Who is where: our own record, and everybody else's as we hear of them.
+
+Ours: addresses → a signed record → introductions and peers.  Theirs: hints from discovery, records from
+introductions, peers' own news and gossip → targets for the dialer, whose introductions begin links.
+Gossip goes to each new peer and, now and then, to a random one, so that one common acquaintance is
+enough for a full mesh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Final
+
+from mesh.config import Config
+from mesh.core.effects import Effect, SendDirect
+from mesh.core.handshake import Introduced, Introducer
+from mesh.core.identity import NodeRecord, SigningKey, sign_record, verify_record
+from mesh.core.introductions import Introductions
+from mesh.core.links import Links, choose_address
+from mesh.core.membership import LivenessState
+from mesh.core.messages import GossipMessage, RecordMessage
+from mesh.core.session import Session
+from mesh.core.types import PROTOCOL_VERSIONS, Address, NodeId, RandomBytes, Reason, RemoteProtocolError
+
+__all__ = ["RECORD_LIFETIME", "Directory"]
+
+RECORD_LIFETIME: Final = 24 * 3600
+"""Seconds for which a node record is valid; it is signed anew at half of it."""
+
+_PAIRS: Final = 32  # in one gossip message: about 24 KiB
+
+
+class Directory:
+    """The addresses of one node's world. ``clock`` is monotonic, ``now`` wall-clock seconds."""
+
+    def __init__(
+        self,
+        config: Config,
+        rng: RandomBytes,
+        key: SigningKey,
+        record: NodeRecord,
+        introducer: Introducer,
+        rejected: Callable[[Reason], None],
+        effects: list[Effect],
+    ) -> None:
+        self._config = config
+        self._rng = rng
+        self._key = key
+        self.record = record
+        self._introducer = introducer
+        self._rejected = rejected
+        self._effects = effects
+        self.introductions = Introductions(config, rng, introducer, self._introduced, effects, rejected)
+        self._links: Links
+        self.gossip_at = float("inf")
+
+    def connect(self, links: Links, clock: float) -> None:
+        """Where introductions lead to."""
+        self._links = links
+        self.gossip_at = clock + self._config.gossip_interval
+
+    # -- our own record ------------------------------------------------------------
+
+    def set_addresses(self, addresses: Iterable[Address], now: float) -> None:
+        """Our addresses are now these: sign a new record and tell the peers."""
+        self._renew(tuple(addresses)[: self._config.limits.addresses_per_node], now)
+
+    def _renew(self, addresses: tuple[Address, ...], now: float) -> None:
+        self.record = replace(
+            self.record,
+            version=self.record.version + 1,
+            addresses=addresses,
+            issued=int(now),
+            expires=int(now) + RECORD_LIFETIME,
+        )
+        self._introducer.record = sign_record(self._key, self.record)
+        self._links.send_all([RecordMessage(self._introducer.record)])
+
+    # -- others ----------------------------------------------------------------------
+
+    def hint(self, node: NodeId | None, intros: Iterable[str], clock: float, *, permanent: bool) -> None:
+        """Somebody may be reachable there."""
+        if node is not None and (node == self.record.node or node in self._links.departed):
+            return
+        self.introductions.dialer.offer(node, intros, clock, permanent=permanent)
+        self.dial_due(clock)
+
+    def dial_due(self, clock: float) -> None:
+        """Begin the dials that are due."""
+        self.introductions.dial_due(clock, self._content())
+
+    def _content(self) -> set[NodeId]:
+        """Who need not be dialled: ourselves, peers in good health, and those just being attached."""
+        return {self.record.node} | {
+            node
+            for node, session in self._links.sessions.items()
+            if (session.joined and session.liveness.state is not LivenessState.SUSPECT)
+            or (not session.joined and session.link_open and session.attach_tries == 0)
+        }
+
+    def unresolved(self) -> int:
+        """How many that were hinted at have neither joined nor failed once."""
+        sessions = self._links.sessions
+        waiting = sum(1 for s in sessions.values() if not s.joined and s.attach_tries == 0)
+        return waiting + self.introductions.unresolved({self.record.node, *sessions})
+
+    def _introduced(self, who: Introduced, intro: str, host: str, clock: float) -> bool:
+        node = who.record.node
+        if node in self._links.departed or not self._links.introduce(who, intro, host, clock):
+            return False
+        if node != self.record.node:
+            self.offer(who.record, clock)
+            if not intro and choose_address(who.record.addresses, host=host) is None:
+                self.dial_due(clock)
+        return True
+
+    def offer(self, record: NodeRecord, clock: float) -> None:
+        """A verified record: its addresses are worth a dial when its node is not a peer."""
+        # A peer on this machine can be reached over loopback and Unix sockets; others cannot.
+        ours = {_where(a) for a in self.record.addresses if not _local(a)}
+        near = any(_where(a) in ours for a in record.addresses)
+        only = all(map(_local, record.addresses))
+        endpoints = [a.intro for a in record.addresses if near or only or not _local(a)]
+        self.introductions.dialer.offer(record.node, endpoints, clock, fresh=False)
+
+    def redial(self, session: Session, clock: float) -> None:
+        """A peer is in trouble: another of its addresses may still work."""
+        self.offer(session.introduced.record, clock)
+        self.introductions.dialer.lost(session.node, clock)
+
+    def heard_record(self, session: Session, encoded: bytes, clock: float, now: float) -> None:
+        """A peer's own new record."""
+        record = verify_record(encoded, session.introduced.certificate, now)
+        if record.node != session.node:
+            raise RemoteProtocolError(Reason.BAD_RECORD, "of another node")
+        if record.version > session.introduced.record.version:
+            session.encoded = (session.encoded[0], encoded)
+            session.introduced = session.introduced._replace(record=record, encoded=session.encoded)
+            self.offer(record, clock)
+
+    # -- gossip ------------------------------------------------------------------------
+
+    def heard_gossip(self, message: GossipMessage, clock: float, now: float) -> None:
+        """Others that a peer knows."""
+        known = {session.encoded[1] for session in self._links.sessions.values()}
+        for certificate, encoded in message.nodes:
+            if encoded in known:
+                continue
+            try:
+                who = self._introducer.judge(certificate, encoded, PROTOCOL_VERSIONS[1], now)
+            except RemoteProtocolError as error:
+                # Stale rather than hostile: what the gossiper heard may have expired since.
+                self._rejected(error.reason)
+                continue
+            node = who.record.node
+            known_here = node == self.record.node or node in self._links.sessions
+            if not known_here and node not in self._links.departed:
+                self.offer(who.record, clock)
+        self.dial_due(clock)
+
+    def welcome(self, newcomer: Session) -> None:
+        """Tell a new peer of all others."""
+        others = [s.encoded for s in self._links.sessions.values() if s.joined and s is not newcomer]
+        for start in range(0, len(others), _PAIRS):
+            self._tell(newcomer, others[start : start + _PAIRS])
+
+    def _tell(self, listener: Session, pairs: list[tuple[bytes, bytes]]) -> None:
+        self._effects.append(SendDirect(listener.node, GossipMessage([list(pair) for pair in pairs])))
+
+    def timer(self, clock: float, now: float) -> None:
+        """Renew our record, gossip, and forget whom nobody speaks of."""
+        if now > (self.record.issued + self.record.expires) / 2:
+            self._renew(self.record.addresses, now)
+        if clock < self.gossip_at:
+            return
+        self.gossip_at = clock + self._config.gossip_interval
+        joined = [s for s in self._links.sessions.values() if s.joined]
+        self.introductions.dialer.expire(clock, [s.node for s in joined])
+        if len(joined) > 1:
+            order = int.from_bytes(self._rng(4), "big")
+            listener = joined[order % len(joined)]
+            start = (order // len(joined)) % len(joined)
+            others = [s.encoded for s in joined[start:] + joined[:start] if s is not listener]
+            self._tell(listener, others[:_PAIRS])
+
+    def deadline(self) -> float:
+        return min(self.introductions.deadline(self._content()), self.gossip_at)
+
+
+def _where(address: Address) -> str:
+    return address.intro.rpartition(":")[0]
+
+
+def _local(address: Address) -> bool:
+    return address.intro.startswith(("ipc://", "tcp://127.", "tcp://[::1]", "tcp://localhost"))
