@@ -57,6 +57,7 @@ CORE: list[str] = [
     "links",
     "directory",
     "subscriber",
+    "audience",
     "receiver",
     "engine",
 ]

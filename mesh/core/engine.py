@@ -9,7 +9,7 @@ so that a batch passes through in one call:
     direct_received(peer, frame)   → message | None       a request, reply, directed batch …
 
 The parts: ``directory`` (records, hints, gossip; under it the intro plane), ``links`` (direct plane), ``broadcast`` (sealing,
-tags), ``subscriber`` (our interests, barriers), ``receiver`` (sealed frames in), ``router`` (who wants
+tags), ``subscriber`` (our interests, barriers), ``audience`` (theirs), ``receiver`` (sealed frames in), ``router`` (who wants
 what).  This module only passes things between them.
 
 ``clock`` is monotonic seconds; ``now`` is wall-clock seconds since the Unix epoch,
@@ -23,13 +23,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from mesh.config import Config
+from mesh.core.audience import Audience, Subscribed
 from mesh.core.broadcast import Broadcast
 from mesh.core.codec import decode_direct
 from mesh.core.directory import RECORD_LIFETIME, Directory
 from mesh.core.effects import (
     Effect,
     Incident,
-    PublishFrame,
     SendDirect,
 )
 from mesh.core.handshake import Introducer
@@ -52,7 +52,7 @@ from mesh.core.messages import (
     RevocationsMessage,
 )
 from mesh.core.receiver import QUIET, Delivery, Receiver
-from mesh.core.router import Member, Router
+from mesh.core.router import Router
 from mesh.core.session import Session
 from mesh.core.subscriber import Subscriber
 from mesh.core.types import (
@@ -66,7 +66,7 @@ from mesh.core.types import (
     node_id,
 )
 
-__all__ = ["Engine", "Papers", "Subscribed"]
+__all__ = ["Engine", "Papers"]
 
 
 class Papers(NamedTuple):
@@ -79,13 +79,6 @@ class Papers(NamedTuple):
     secret: bytes
     secret_epoch: int
     revocations: Revocations | None
-
-
-class Subscribed(NamedTuple):
-    """What to do with a subscription on the pipe it came from; ``tag`` None refuses it."""
-
-    tag: bytes | None
-    subscribe: bool
 
 
 class Engine:
@@ -131,6 +124,7 @@ class Engine:
             config, rng, self.node, self._interests, self._attach_message, self._ended, self._effects
         )
         self.subscriber = Subscriber(self._interests, self.router, self.broadcast, self.links, self._effects)
+        self.audience = Audience(self.broadcast, self.links, self._effects, self._reject)
         self.receiver = Receiver(
             config,
             self.broadcast,
@@ -252,9 +246,7 @@ class Engine:
         self._progress(session, clock)
 
     def _progress(self, session: Session, clock: float) -> None:
-        waiting, session.barriers = session.barriers, []
-        for tag, version in waiting:
-            self._echo_when_known(session, tag, version, clock)
+        self.audience.answer_barriers(session, clock)
         if self.links.progress(session, clock):
             self.directory.welcome(session)
 
@@ -308,36 +300,15 @@ class Engine:
 
     # -- the broadcast plane --------------------------------------------------------
 
-    def subscription_received(self, message: bytes, clock: float) -> Subscribed:
+    def subscription_received(self, message: bytes) -> Subscribed:
         """A subscription seen on our broadcast socket."""
-        try:
-            seen = self.broadcast.subscription(message, self._token_of)
-        except RemoteProtocolError as error:
-            self._reject(error.reason)
-            return Subscribed(None, True)
-        if seen.barrier is not None and seen.subscribe:
-            session = self.links.sessions[seen.peer]
-            if len(session.barriers) < 16:
-                session.barriers.append((seen.tag, seen.barrier))
-            # Echoed at the next step, when the tag stands on the pipe: see ``subscription_set``.
-        return Subscribed(seen.tag, seen.subscribe)
+        return self.audience.subscription_received(message)
 
     def subscription_set(self, clock: float) -> None:
         """The verdicts given since the last call are carried out: answer the barriers among them."""
         for session in list(self.links.sessions.values()):
             if session.barriers:
                 self._progress(session, clock)
-
-    def _token_of(self, peer: NodeId) -> tuple[int, bytes] | None:
-        session = self.links.sessions.get(peer)
-        return None if session is None else session.token
-
-    def _echo_when_known(self, session: Session, tag: bytes, version: int, clock: float) -> None:
-        if session.interests.version < version:
-            session.barriers.append((tag, version))
-            return
-        session.live = max(session.live, version)
-        self._effects.append(PublishFrame(tag, self.broadcast.echo(tag, clock)))
 
     def broadcast_received(self, tag: bytes, frame: bytes, clock: float) -> Delivery | None:
         """One sealed frame. None if it was not a batch for a program, or was rejected and counted."""
@@ -355,14 +326,6 @@ class Engine:
         """It ended."""
         self.subscriber.remove(entry)
         self.receiver.forget_unsubscribed()
-
-    def is_live(self, member: Member) -> bool:
-        """Whether a peer's subscription is proven: its barrier was seen at or after the entry's version."""
-        session = self.links.sessions.get(member.peer)
-        if session is None:
-            return False
-        since = session.interests.since(member.number)
-        return since is not None and since <= session.live
 
     # -- leaving and peers -----------------------------------------------------------
 

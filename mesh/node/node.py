@@ -602,7 +602,7 @@ class Node:
 
     def live_subscribers(self, topic: str) -> int:
         route = self._engine.router.route(topic)
-        live = sum(1 for member in route.broadcast if self._engine.is_live(member))
+        live = sum(1 for member in route.broadcast if self._engine.audience.is_live(member))
         return len(route.local) + live + sum(len(members) for members in route.groups.values())
 
     async def subscribers_changed(self) -> None:

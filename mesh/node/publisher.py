@@ -60,7 +60,8 @@ def check_headers(headers: Mapping[str, str] | None, config: Config) -> Mapping[
     if len(headers) > config.limits.headers:
         raise MessageTooLarge(len(headers), config.limits.headers)
     size = 0
-    for name, value in headers.items():
+    pairs: Any = headers.items()  # what a caller really gave is checked here
+    for name, value in pairs:
         if not isinstance(name, str) or not isinstance(value, str):
             raise ValueEncodingError(type(headers).__name__, "headers map text to text")
         size += len(name) + len(value)

@@ -122,7 +122,7 @@ class Pump:
                 self.apply()
 
     def subscription_received(self, body: bytes) -> Verdict:
-        answer = self.engine.subscription_received(body, trio.current_time())
+        answer = self.engine.subscription_received(body)
         # Barriers are answered in the next tick, when the tag stands on the pipe.
         if not self._tags_set:
             self._tags_set = True

@@ -68,7 +68,7 @@ def test_a_subscription_is_proven_live_on_every_peer() -> None:
     assert a.engine.subscriber.unconfirmed(version) == set()
     for other in "bcde":
         node = world.nodes[other]
-        assert node.engine.is_live(Member(a.id, entry.number))
+        assert node.engine.audience.is_live(Member(a.id, entry.number))
         assert node.publish("x/1", other.encode())
     world.run(0.05)
     assert sorted(a.received("x/1")) == [b"b", b"c", b"d", b"e"]
@@ -381,12 +381,12 @@ def test_the_subscription_of_a_stranger_or_a_forger_is_refused() -> None:
     a, b = world.nodes.values()
     b.subscribe("x")
     body = b.bodies[0]
-    assert a.engine.subscription_received(b"\1" + body, world.clock).tag is not None
+    assert a.engine.subscription_received(b"\1" + body).tag is not None
     for n in range(len(body)):
         forged = body[:n] + bytes([body[n] ^ 1]) + body[n + 1 :]
-        assert a.engine.subscription_received(b"\1" + forged, world.clock).tag is None
-    assert a.engine.subscription_received(b"\1", world.clock).tag is None
-    assert a.engine.subscription_received(b"", world.clock).tag is None
+        assert a.engine.subscription_received(b"\1" + forged).tag is None
+    assert a.engine.subscription_received(b"\1").tag is None
+    assert a.engine.subscription_received(b"").tag is None
     assert a.engine.rejected["bad_subscription"] == len(body) + 2
 
 

@@ -319,7 +319,7 @@ class VirtualNode:
             self.world.pass_stream(self, target, lambda: target.heard_subscription(self.name, message))
 
     def heard_subscription(self, subscriber: str, message: bytes) -> None:
-        verdict = self.engine.subscription_received(message, self.world.clock)
+        verdict = self.engine.subscription_received(message)
         if verdict.tag is not None:
             self.tags[subscriber][verdict.tag] += 1 if verdict.subscribe else -1
         self.engine.subscription_set(self.world.clock)

@@ -1,0 +1,81 @@
+"""Who subscribes to our broadcasts: the tags that peers may set on our socket, and their barriers.
+
+A subscription seen on the broadcast socket → MAC checked under that peer's token → the tag is set on the pipe it
+came from.  A barrier among them is answered in the next step, when its tag stands, and only once
+we know the peer's interests up to the version that it names: then all of them are live here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from mesh.core.broadcast import Broadcast
+from mesh.core.effects import Effect, PublishFrame
+from mesh.core.links import Links
+from mesh.core.router import Member
+from mesh.core.session import Session
+from mesh.core.types import NodeId, Reason, RemoteProtocolError
+
+__all__ = ["Audience", "Subscribed"]
+
+_BARRIERS: Final = 16
+"""Barriers of one peer that may wait for its interests: it replaces its own, so two would do."""
+
+
+class Subscribed(NamedTuple):
+    """What to do with a subscription on the pipe it came from; ``tag`` None refuses it."""
+
+    tag: bytes | None
+    subscribe: bool
+
+
+class Audience:
+    """The publishing side of one node. ``clock`` is monotonic seconds."""
+
+    def __init__(
+        self,
+        broadcast: Broadcast,
+        links: Links,
+        effects: list[Effect],
+        rejected: Callable[[Reason], None],
+    ) -> None:
+        self._broadcast = broadcast
+        self._links = links
+        self._effects = effects
+        self._rejected = rejected
+
+    def subscription_received(self, message: bytes) -> Subscribed:
+        """Judge a subscription (ZMTP's first byte included)."""
+        try:
+            seen = self._broadcast.subscription(message, self._token_of)
+        except RemoteProtocolError as error:
+            self._rejected(error.reason)
+            return Subscribed(None, True)
+        if seen.barrier is not None and seen.subscribe:
+            waiting = self._links.sessions[seen.peer].barriers
+            if len(waiting) < _BARRIERS:
+                waiting.append((seen.tag, seen.barrier))
+        return Subscribed(seen.tag, seen.subscribe)
+
+    def _token_of(self, peer: NodeId) -> tuple[int, bytes] | None:
+        session = self._links.sessions.get(peer)
+        return None if session is None else session.token
+
+    def answer_barriers(self, session: Session, clock: float) -> None:
+        """Echo the barriers whose interests are known; keep the others."""
+        waiting, session.barriers = session.barriers, []
+        for tag, version in waiting:
+            if session.interests.version < version:
+                session.barriers.append((tag, version))
+            else:
+                session.live = max(session.live, version)
+                self._effects.append(PublishFrame(tag, self._broadcast.echo(tag, clock)))
+
+    def is_live(self, member: Member) -> bool:
+        """Whether a peer's subscription is proven: a barrier came with it or after it."""
+        session = self._links.sessions.get(member.peer)
+        if session is None:
+            return False
+        since = session.interests.since(member.number)
+        return since is not None and since <= session.live
