@@ -44,7 +44,7 @@ MemberName = Annotated[
 
 
 def _checked(name: str | None, what: str) -> str | None:
-    from mesh.core.identity import check_name
+    from mesh.core.fields import check_name
 
     wrong = None if name is None else check_name(name)
     if wrong:

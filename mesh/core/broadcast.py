@@ -20,7 +20,8 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from mesh.config import Config
-from mesh.core.envelope import BARRIER, BATCH, Keyring, Opened, SealingKey
+from mesh.core.envelope import BARRIER, BATCH, SealingKey
+from mesh.core.keyring import Keyring, Opened
 from mesh.core.messages import KeyAnnouncement
 from mesh.core.tags import (
     TagKey,

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from mesh.core.keys import derive
 from mesh.core.messages import KeyAnnouncement
 from mesh.core.replay import WINDOW, ReplayWindow
-from mesh.core.types import NodeId, Reason, RemoteProtocolError
+from mesh.core.types import Reason, RemoteProtocolError
 from mesh.errors import MeshError
 
 __all__ = [
@@ -36,13 +36,12 @@ __all__ = [
     "BATCH",
     "CHACHA20_POLY1305",
     "HEADER_SIZE",
-    "KEYS_PER_OWNER",
+    "MAGIC",
     "MAX_EPOCHS_AHEAD",
     "OVERHEAD",
+    "VERSION",
     "Header",
-    "Keyring",
     "OpeningKey",
-    "Opened",
     "SealingKey",
     "parse_header",
 ]
@@ -61,11 +60,8 @@ _CIPHERS: Final[dict[int, type[AESGCM] | type[ChaCha20Poly1305]]] = {
 }
 
 _HEADER: Final = struct.Struct(">2sBBH8sIQ")
-_MAGIC: Final = b"ZM"
-_VERSION: Final = 1
-_START: Final = _MAGIC + bytes([_VERSION])
-_unpack: Final = struct.Struct(">3sBH8sIQ").unpack_from  # the same header, in one piece less
-
+MAGIC: Final = b"ZM"
+VERSION: Final = 1
 HEADER_SIZE: Final = _HEADER.size
 OVERHEAD: Final = HEADER_SIZE + 16
 """Bytes that a frame has more than its plaintext."""
@@ -74,10 +70,6 @@ MAX_EPOCHS_AHEAD: Final = 16
 """How far a frame may pull a receiver forward. Each step costs it one HKDF for a frame that may be
 forged; who has missed more hours than that asks for the key again."""
 
-KEYS_PER_OWNER: Final = 16
-"""A node seals with one key a scope; a handful of scopes have reader rules of their own."""
-
-_KEYS_PER_SCOPE: Final = 2  # the one in use, and the one before it for frames still in flight
 _LAST_EPOCH: Final = (1 << 32) - 1
 _VIEW_FROM: Final = 16 << 10  # bytes from which a memoryview costs less than a copy
 
@@ -96,9 +88,9 @@ def parse_header(frame: bytes) -> Header:
     if len(frame) < OVERHEAD:
         raise RemoteProtocolError(Reason.BAD_LENGTH, f"{len(frame)} bytes")
     magic, version, kind, flags, key_id, epoch, counter = _HEADER.unpack_from(frame)
-    if magic != _MAGIC:
+    if magic != MAGIC:
         raise RemoteProtocolError(Reason.BAD_MAGIC)
-    if version != _VERSION or flags:  # a flag that we do not know may change what the rest means
+    if version != VERSION or flags:  # a flag that we do not know may change what the rest means
         raise RemoteProtocolError(Reason.BAD_VERSION, f"version {version}, flags {flags:#x}")
     return Header(kind, key_id, epoch, counter)
 
@@ -189,7 +181,7 @@ class SealingKey:
         self._bytes = sealed_bytes
         prefix = self._prefixes.get(frame_type)
         if prefix is None:
-            prefix = _HEADER.pack(_MAGIC, _VERSION, frame_type, 0, self.key_id, self._epoch.number, 0)[:-8]
+            prefix = _HEADER.pack(MAGIC, VERSION, frame_type, 0, self.key_id, self._epoch.number, 0)[:-8]
             self._prefixes[frame_type] = prefix
         header = prefix + counter.to_bytes(8, "big")
         return header + self._encrypt((self._iv ^ counter).to_bytes(12, "big"), plaintext, tag + header)
@@ -318,101 +310,3 @@ class OpeningKey:
     def _replace(self, previous: _OpeningEpoch, current: _OpeningEpoch) -> None:
         previous.chain = b""  # what is over leads nowhere
         self._previous, self._current = previous, current
-
-
-class Opened(NamedTuple):
-    """A frame that authenticated: whose key sealed it, its type, and what was in it."""
-
-    owner: NodeId
-    type: int
-    plaintext: bytes
-
-
-class Keyring:
-    """The keys that peers have announced to us, by key id. ``window`` is the replay window in frames.
-
-    Key ids are their owners' choice: if two owners choose the same, each frame is tried with both keys, so that
-    nobody can shut out a peer by announcing its key id first.
-    """
-
-    def __init__(self, window: int = WINDOW, keys_per_owner: int = KEYS_PER_OWNER) -> None:
-        self._window = window
-        self._keys_per_owner = keys_per_owner
-        self._keys: dict[bytes, tuple[tuple[NodeId, OpeningKey], ...]] = {}
-        self._owned: dict[NodeId, list[OpeningKey]] = {}
-
-    def __len__(self) -> int:
-        return sum(map(len, self._owned.values()))
-
-    def add(self, owner: NodeId, key: OpeningKey) -> None:
-        """``owner`` announced this key over its own link. Beyond the bounds its oldest keys make room."""
-        key.resize(self._window)
-        owned = self._owned.setdefault(owner, [])
-        for known in owned:
-            if known.key_id == key.key_id:
-                known.renew(key)
-                return
-        owned.append(key)
-        self._keys[key.key_id] = (*self._keys.get(key.key_id, ()), (owner, key))
-        same_scope = [each for each in owned if each.scope == key.scope]
-        if len(same_scope) > _KEYS_PER_SCOPE:
-            self._drop(owner, same_scope[0])
-        elif len(owned) > self._keys_per_owner:
-            self._drop(owner, owned[0])
-
-    def remove(self, owner: NodeId) -> None:
-        """Forget every key of this owner. Idempotent."""
-        for key in list(self._owned.get(owner, ())):
-            self._drop(owner, key)
-
-    def _drop(self, owner: NodeId, key: OpeningKey) -> None:
-        owned = self._owned[owner]
-        owned.remove(key)
-        if not owned:
-            del self._owned[owner]
-        left = tuple(entry for entry in self._keys[key.key_id] if entry[1] is not key)
-        if left:
-            self._keys[key.key_id] = left
-        else:
-            del self._keys[key.key_id]
-
-    def owner(self, key_id: bytes) -> NodeId | None:
-        """Who announced this key id; None if nobody did, or if it is disputed."""
-        entries = self._keys.get(key_id, ())
-        return entries[0][0] if len(entries) == 1 else None
-
-    def open(self, tag: bytes, frame: bytes) -> Opened:
-        """Authenticate and open a frame that came with ``tag``.
-
-        Raises ``RemoteProtocolError`` (BAD_LENGTH, BAD_MAGIC, BAD_VERSION, UNKNOWN_KEY and the
-        reasons of ``OpeningKey.open``), having changed nothing.
-        """
-        # ``parse_header`` and a loop in longhand: every frame that arrives passes here.
-        if len(frame) < OVERHEAD:
-            raise RemoteProtocolError(Reason.BAD_LENGTH, f"{len(frame)} bytes")
-        start, kind, flags, key_id, epoch, counter = _unpack(frame)
-        entries = self._keys.get(key_id)
-        if start != _START or flags or entries is None:
-            parse_header(frame)  # which says what is wrong with it, unless it is the key
-            raise RemoteProtocolError(Reason.UNKNOWN_KEY, key_id.hex())
-        if len(entries) > 1:
-            return _open_disputed(entries, kind, tag, epoch, counter, frame)
-        owner, key = entries[0]
-        return Opened(owner, kind, key.open_at(tag, epoch, counter, frame))
-
-
-def _open_disputed(
-    entries: tuple[tuple[NodeId, OpeningKey], ...],
-    kind: int,
-    tag: bytes,
-    epoch: int,
-    counter: int,
-    frame: bytes,
-) -> Opened:
-    for owner, key in entries[:-1]:
-        try:
-            return Opened(owner, kind, key.open_at(tag, epoch, counter, frame))
-        except RemoteProtocolError:
-            continue  # another owner's key may fit
-    owner, key = entries[-1]
-    return Opened(owner, kind, key.open_at(tag, epoch, counter, frame))

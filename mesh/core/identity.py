@@ -13,9 +13,6 @@ that a reader does not know are ignored (and covered by the signature), so that 
 from __future__ import annotations
 
 import hashlib
-import ipaddress
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from mesh.core import cose
+from mesh.core.fields import CERTIFICATE, FORMAT, RECORD, REVOCATIONS, Forms, what_is_wrong
 from mesh.core.types import (
     Address,
     CredentialRejected,
@@ -38,17 +36,10 @@ from mesh.errors import CredentialError
 
 __all__ = [
     "CLOCK_TOLERANCE",
-    "MAX_ADDRESSES",
-    "MAX_NAME",
-    "MAX_REVOKED",
-    "MAX_ROLES",
     "Certificate",
     "NodeRecord",
     "Revocations",
     "SigningKey",
-    "check_endpoint",
-    "check_name",
-    "check_role",
     "issue_certificate",
     "issue_revocations",
     "read_certificate",
@@ -63,19 +54,10 @@ CLOCK_TOLERANCE: Final = 120.0
 """Seconds by which two machines' clocks may differ: a laptop that has just woken is that far off until
 its time service has caught up, and a minute or two of longer life gives a holder nothing."""
 
-MAX_NAME: Final = 64  # characters: one line of a table
-MAX_ROLES: Final = 16  # with their sizes, a certificate stays near 1 KiB
-MAX_ROLE: Final = 32  # characters
-MAX_ADDRESSES: Final = 8  # a laptop on Wi-Fi, Ethernet and VPN, IPv4 and IPv6
-MAX_ENDPOINT: Final = 128  # bytes: a Unix socket path is at most 107
-MAX_REVOKED: Final = 1024  # four times a flat mesh; the list stays under 20 KiB
-_UINT64: Final = 1 << 64
-
 # A Hello carries one certificate and one record in a frame of 4 KiB.
 _CERTIFICATE: Final = cose.Kind("certificate", 1280, Reason.BAD_CERTIFICATE)
 _RECORD: Final = cose.Kind("record", 2048, Reason.BAD_RECORD)
 _REVOCATIONS: Final = cose.Kind("revocations", 20 << 10, Reason.BAD_CERTIFICATE)
-_FORMAT: Final = 1
 
 
 # -- keys ---------------------------------------------------------------------
@@ -117,144 +99,12 @@ class SigningKey:
         return f"SigningKey({self.member_id.hex()})"  # never the seed
 
 
-# -- forms: each check answers None, or what is wrong in a few words ------------
+# -- making and reading what is signed ---------------------------------------
 
 
-def check_name(name: object) -> str | None:
-    """What is wrong with the name of a member, node or mesh; None if nothing is."""
-    if type(name) is not str or not 0 < len(name) <= MAX_NAME:
-        return f"a name has 1 to {MAX_NAME} characters"
-    if not name.isprintable() or name != name.strip():
-        return "a name has printable characters only, and no space at its ends"
-    return None
-
-
-_ROLE: Final = re.compile(rf"[a-z0-9][a-z0-9_.-]{{0,{MAX_ROLE - 1}}}", re.ASCII)
-
-
-def check_role(role: object) -> str | None:
-    """What is wrong with a role's name; None if nothing is."""
-    if type(role) is not str or not _ROLE.fullmatch(role):
-        return f"a role has 1 to {MAX_ROLE} of the characters a-z 0-9 _ . -"
-    return None
-
-
-_TCP: Final = re.compile(r"tcp://(?:\[([0-9A-Fa-f:.]+)(?:%[\w.-]{1,32})?\]|([\w.-]+)):([0-9]{1,5})", re.ASCII)
-
-
-def check_endpoint(endpoint: object) -> str | None:
-    """What is wrong with an endpoint that a peer is to connect to; None if nothing is.
-
-    ``tcp://host:port`` (IPv4, ``[IPv6]`` with an optional zone, or a host name) or ``ipc://path``.
-    """
-    if type(endpoint) is not str or len(endpoint.encode(errors="replace")) > MAX_ENDPOINT:
-        return f"an endpoint is text of at most {MAX_ENDPOINT} bytes"
-    if endpoint.startswith("ipc://"):
-        path = endpoint[6:]
-        return None if path and path.isprintable() and "*" not in path else "not a socket path"
-    match = _TCP.fullmatch(endpoint)
-    if match is None:
-        return "an endpoint is tcp://host:port or ipc://path"
-    if not 0 < int(match[3]) < 65536:
-        return "a port is 1 to 65535"
-    if match[1] is not None:
-        try:
-            ipaddress.IPv6Address(match[1])
-        except ValueError:
-            return "not an IPv6 address"
-    return None
-
-
-def _uint(value: object) -> str | None:
-    return None if type(value) is int and 0 <= value < _UINT64 else "not an unsigned 64-bit number"
-
-
-def _sized(size: int) -> Callable[[object], str | None]:
-    return lambda value: None if type(value) is bytes and len(value) == size else f"not {size} bytes"
-
-
-def _roles(value: object) -> str | None:
-    if type(value) is not list or len(value) > MAX_ROLES:
-        return f"not a list of at most {MAX_ROLES} roles"
-    if len(set(map(str, value))) != len(value):
-        return "a role stands there twice"
-    return next(filter(None, map(check_role, value)), None)
-
-
-def _addresses(value: object) -> str | None:
-    if type(value) is not list or len(value) > MAX_ADDRESSES:
-        return f"not a list of at most {MAX_ADDRESSES} addresses"
-    for address in value:
-        if type(address) is not list or len(address) != 3:
-            return "an address is three endpoints"
-        wrong = next(filter(None, map(check_endpoint, address)), None)
-        if wrong is not None:
-            return wrong
-    return None
-
-
-def _versions(value: object) -> str | None:
-    if type(value) is list and len(value) == 2 and not any(map(_uint, value)) and value[0] <= value[1]:
-        return None
-    return "not a range of versions"
-
-
-def _member_ids(value: object) -> str | None:
-    # One byte string instead of a list: 16 bytes a member, and nothing to decode.
-    if type(value) is not bytes or len(value) % 16 or len(value) > 16 * MAX_REVOKED:
-        return f"not at most {MAX_REVOKED} member ids"
-    return None
-
-
-_Forms = dict[str, Callable[[object], str | None]]
-
-_CERTIFICATE_FORMS: Final[_Forms] = {
-    "mesh": _sized(16),
-    "key": _sized(32),
-    "name": check_name,
-    "roles": _roles,
-    "from": _uint,
-    "until": _uint,
-    "serial": _uint,
-}
-
-_RECORD_FORMS: Final[_Forms] = {
-    "mesh": _sized(16),
-    "link": _sized(32),
-    "name": check_name,
-    "life": _uint,
-    "version": _uint,
-    "addresses": _addresses,
-    "from": _uint,
-    "until": _uint,
-    "speaks": _versions,
-}
-
-_REVOCATIONS_FORMS: Final[_Forms] = {
-    "mesh": _sized(16),
-    "version": _uint,
-    "members": _member_ids,
-    "epoch": _uint,
-    "secret": _sized(32),
-}
-
-
-def _wrong(fields: dict[str, Any], forms: _Forms) -> str | None:
-    """What is wrong with the map, or None."""
-    if type(fields.get("v")) is not int or fields["v"] != _FORMAT:
-        return "a format that I do not know"
-    for name, check in forms.items():
-        wrong = check(fields.get(name))
-        if wrong is not None:
-            return f"{name}: {wrong}"
-    if "until" in forms and fields["from"] >= fields["until"]:
-        return "until: not after its beginning"
-    return None
-
-
-def _make(signer: SigningKey, kind: cose.Kind, forms: _Forms, fields: dict[str, Any]) -> bytes:
-    fields = {"v": _FORMAT, **fields}
-    wrong = _wrong(fields, forms)
+def _make(signer: SigningKey, kind: cose.Kind, forms: Forms, fields: dict[str, Any]) -> bytes:
+    fields = {"v": FORMAT, **fields}
+    wrong = what_is_wrong(fields, forms)
     if wrong is not None:
         raise CredentialError(f"cannot sign this {kind.name}: {wrong}")
     encoded = cose.sign(signer.sign, kind, fields)
@@ -263,9 +113,9 @@ def _make(signer: SigningKey, kind: cose.Kind, forms: _Forms, fields: dict[str, 
     return encoded
 
 
-def _read(encoded: bytes, kind: cose.Kind, forms: _Forms, mesh: bytes, signer: bytes) -> dict[str, Any]:
+def _read(encoded: bytes, kind: cose.Kind, forms: Forms, mesh: bytes, signer: bytes) -> dict[str, Any]:
     statement = cose.parse(encoded, kind)
-    wrong = _wrong(statement.fields, forms)
+    wrong = what_is_wrong(statement.fields, forms)
     if wrong is not None:
         raise CredentialRejected(kind.reason, wrong)
     if statement.fields["mesh"] != mesh:
@@ -325,7 +175,7 @@ def issue_certificate(
         "until": expires,
         "serial": serial,
     }
-    return _make(ca, _CERTIFICATE, _CERTIFICATE_FORMS, fields)
+    return _make(ca, _CERTIFICATE, CERTIFICATE, fields)
 
 
 def read_certificate(encoded: bytes, ca_public_key: bytes) -> Certificate:
@@ -333,7 +183,7 @@ def read_certificate(encoded: bytes, ca_public_key: bytes) -> Certificate:
 
     Raises ``CredentialRejected`` (BAD_CERTIFICATE, WRONG_MESH).
     """
-    fields = _read(encoded, _CERTIFICATE, _CERTIFICATE_FORMS, mesh_id(ca_public_key), ca_public_key)
+    fields = _read(encoded, _CERTIFICATE, CERTIFICATE, mesh_id(ca_public_key), ca_public_key)
     return Certificate(
         mesh=MeshId(fields["mesh"]),
         public_key=fields["key"],
@@ -398,7 +248,7 @@ def sign_record(member_key: SigningKey, record: NodeRecord) -> bytes:
         "until": record.expires,
         "speaks": list(record.versions),
     }
-    return _make(member_key, _RECORD, _RECORD_FORMS, fields)
+    return _make(member_key, _RECORD, RECORD, fields)
 
 
 def verify_record(encoded: bytes, certificate: Certificate, now: float) -> NodeRecord:
@@ -406,7 +256,7 @@ def verify_record(encoded: bytes, certificate: Certificate, now: float) -> NodeR
 
     Raises ``CredentialRejected`` (BAD_RECORD, WRONG_MESH, NOT_YET_VALID, EXPIRED).
     """
-    fields = _read(encoded, _RECORD, _RECORD_FORMS, certificate.mesh, certificate.public_key)
+    fields = _read(encoded, _RECORD, RECORD, certificate.mesh, certificate.public_key)
     _check_times(fields["from"], fields["until"], now)
     low, high = fields["speaks"]
     return NodeRecord(
@@ -458,12 +308,12 @@ def issue_revocations(ca: SigningKey, revocations: Revocations) -> bytes:
         "epoch": revocations.secret_epoch,
         "secret": revocations.secret_hash,
     }
-    return _make(ca, _REVOCATIONS, _REVOCATIONS_FORMS, fields)
+    return _make(ca, _REVOCATIONS, REVOCATIONS, fields)
 
 
 def verify_revocations(encoded: bytes, ca_public_key: bytes) -> Revocations:
     """The list, if the CA signed it. Raises ``CredentialRejected`` (BAD_CERTIFICATE, WRONG_MESH)."""
-    fields = _read(encoded, _REVOCATIONS, _REVOCATIONS_FORMS, mesh_id(ca_public_key), ca_public_key)
+    fields = _read(encoded, _REVOCATIONS, REVOCATIONS, mesh_id(ca_public_key), ca_public_key)
     ids = fields["members"]
     return Revocations(
         mesh=MeshId(fields["mesh"]),

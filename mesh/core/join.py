@@ -33,14 +33,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from mesh.core.codec import decode_strict, encode_canonical
-from mesh.core.identity import (
-    Certificate,
-    Revocations,
-    SigningKey,
-    check_name,
-    verify_certificate,
-    verify_revocations,
-)
+from mesh.core.fields import check_name
+from mesh.core.identity import Certificate, Revocations, SigningKey, verify_certificate, verify_revocations
 from mesh.core.keys import derive
 from mesh.core.messages import (
     JoinChallengeMessage,

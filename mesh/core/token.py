@@ -17,7 +17,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Final
 
-from mesh.core.identity import check_endpoint
+from mesh.core.fields import check_endpoint
 from mesh.core.types import MeshId
 from mesh.errors import CredentialError
 

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from mesh.core.identity import check_endpoint
+from mesh.core.fields import check_endpoint
 from mesh.core.token import MAX_HINTS, encode_token
 from mesh.discovery.endpoints import is_local
 from mesh.errors import ConfigError

@@ -15,13 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from mesh.core.fields import MAX_REVOKED, MAX_ROLES, check_name, check_role
 from mesh.core.identity import (
-    MAX_REVOKED,
-    MAX_ROLES,
     Revocations,
     SigningKey,
-    check_name,
-    check_role,
     issue_certificate,
     issue_revocations,
     read_certificate,

@@ -10,14 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from mesh.core.identity import (
-    Certificate,
-    Revocations,
-    SigningKey,
-    check_name,
-    read_certificate,
-    verify_revocations,
-)
+from mesh.core.fields import check_name
+from mesh.core.identity import Certificate, Revocations, SigningKey, read_certificate, verify_revocations
 from mesh.core.types import CredentialRejected, MeshId, mesh_id
 from mesh.errors import CredentialError
 from mesh.home.store import damaged

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from mesh.core.identity import check_endpoint
+from mesh.core.fields import check_endpoint
 from mesh.errors import CredentialError
 from mesh.home.store import PrivateFolder
 

@@ -27,13 +27,8 @@ from typing import Final
 
 import platformdirs
 
-from mesh.core.identity import (
-    SigningKey,
-    check_endpoint,
-    check_name,
-    issue_certificate,
-    verify_revocations,
-)
+from mesh.core.fields import check_endpoint, check_name
+from mesh.core.identity import SigningKey, issue_certificate, verify_revocations
 from mesh.core.join import Grant, Joined, OpenInvitation, Proven
 from mesh.core.token import Invitation
 from mesh.core.types import CredentialRejected, MemberId, RandomBytes, Reason

@@ -16,11 +16,11 @@ from mesh.core.envelope import (
     MAX_EPOCHS_AHEAD,
     OVERHEAD,
     Header,
-    Keyring,
     OpeningKey,
     SealingKey,
     parse_header,
 )
+from mesh.core.keyring import Keyring
 from mesh.core.messages import KeyAnnouncement
 from mesh.core.types import NodeId, Reason, RemoteProtocolError
 from mesh.errors import MeshError

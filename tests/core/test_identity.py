@@ -12,16 +12,13 @@ from hypothesis import strategies as st
 
 from mesh.core import cose
 from mesh.core.codec import encode_canonical
+from mesh.core.fields import MAX_REVOKED, check_endpoint, check_name, check_role
 from mesh.core.identity import (
     CLOCK_TOLERANCE,
-    MAX_REVOKED,
     Certificate,
     NodeRecord,
     Revocations,
     SigningKey,
-    check_endpoint,
-    check_name,
-    check_role,
     issue_certificate,
     issue_revocations,
     read_certificate,

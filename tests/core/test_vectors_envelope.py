@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mesh.core.envelope import Keyring, OpeningKey, SealingKey
+from mesh.core.envelope import OpeningKey, SealingKey
 from mesh.core.identity import (
     NodeRecord,
     Revocations,
@@ -22,6 +22,7 @@ from mesh.core.identity import (
     verify_revocations,
 )
 from mesh.core.join import Grant, Inviter, Joined, Joiner, OpenInvitation, Proven
+from mesh.core.keyring import Keyring
 from mesh.core.messages import JoinProofMessage, KeyAnnouncement
 from mesh.core.token import Invitation, decode_token, encode_token
 from mesh.core.types import Address, MemberId, MeshId, NodeId
