@@ -25,7 +25,8 @@ from benchmarks import machine
 from benchmarks.report import print_table
 from mesh.config import Config
 from mesh.core.codec import decode_batch, decode_direct, encode_batch, encode_direct
-from mesh.core.envelope import BATCH, Keyring, OpeningKey, SealingKey
+from mesh.core.envelope import BATCH, OpeningKey, SealingKey
+from mesh.core.keyring import Keyring
 from mesh.core.messages import Batch, InterestEntry, ReplyMessage, RequestMessage
 from mesh.core.router import LOCAL, RESPONDER, SUBSCRIPTION, Member, Route, Router
 from mesh.core.subtrie import SubscriptionTrie
@@ -180,7 +181,7 @@ class _Outlet:
 
     def __init__(self, wanted: bool) -> None:
         self.config = Config.lan()
-        self._route = Route((), frozenset({_NODE} if wanted else ()), {})
+        self._route = Route((), (Member(_NODE, 1),) if wanted else (), {})
         self._key = _sealing()
         self._tag = TagKey(bytes(32)).chain(_TOPIC)
 
