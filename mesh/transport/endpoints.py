@@ -28,6 +28,7 @@ __all__ = [
     "needs_resolving",
     "peer_host",
     "plane_endpoints",
+    "release",
     "resolve",
     "without_zone",
 ]
@@ -86,6 +87,13 @@ def bind(raw: zmq.Socket[bytes], endpoint: str) -> str:
     assert isinstance(bound, bytes)
     port = bound.rstrip(b"\0").decode().rpartition(":")[2]
     return f"{endpoint.rpartition(':')[0]}:{port}"
+
+
+def release(endpoint: str) -> None:
+    """Remove a Unix socket that ``bind`` made, which libzmq does not. To be called before closing it:
+    afterwards another node may be there."""
+    if endpoint.startswith("ipc://"):
+        Path(endpoint[6:]).unlink(missing_ok=True)
 
 
 def _make_room(path: Path) -> None:

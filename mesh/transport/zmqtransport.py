@@ -17,7 +17,7 @@ from mesh.core.types import Address, MeshId, NodeId
 from mesh.errors import TransportError
 from mesh.transport.base import Bound, IntroRoute, LinkKey, Transport, TransportEvents
 from mesh.transport.connections import HANDSHAKE_FAILURES, Monitor
-from mesh.transport.endpoints import bind, plane_endpoints
+from mesh.transport.endpoints import bind, plane_endpoints, release
 from mesh.transport.zap import Gate
 from mesh.transport.zmqbroadcast import BroadcastPlane
 from mesh.transport.zmqdirect import DirectPlane
@@ -45,6 +45,7 @@ class ZmqTransport(Transport):
         self._intro: IntroPlane | None = None
         self._direct: DirectPlane | None = None
         self._broadcast: BroadcastPlane | None = None
+        self._bound: list[str] = []
 
     async def run(
         self,
@@ -94,15 +95,10 @@ class ZmqTransport(Transport):
             watch = Monitor(context, socket, HANDSHAKE_FAILURES | zmq.EVENT_ACCEPTED)
             accepted = broadcast.accepted if plane == "broadcast" else _ignore
             nursery.start_soon(watch.run, partial(_connection_event, events, plane, accepted))
-        addresses = tuple(
-            Address(
-                *(
-                    bind(socket.raw, endpoint)
-                    for socket, endpoint in zip(sockets.values(), three, strict=True)
-                )
-            )
-            for three in wanted
-        )
+        for three in wanted:
+            for socket, endpoint in zip(sockets.values(), three, strict=True):
+                self._bound.append(bind(socket.raw, endpoint))
+        addresses = tuple(Address(*self._bound[n : n + 3]) for n in range(0, len(self._bound), 3))
         direct.endpoints = {address.direct for address in addresses}
         broadcast.endpoints = {address.broadcast for address in addresses}
         await check_strangers_are_refused(context, self._gate, self._link, addresses[0].direct)
@@ -111,6 +107,8 @@ class ZmqTransport(Transport):
         return Bound(addresses)
 
     def _close(self) -> None:
+        while self._bound:
+            release(self._bound.pop())
         for plane in (self._intro, self._direct, self._broadcast):
             if plane is not None:
                 plane.close()

@@ -16,7 +16,7 @@ from mesh.config import Config
 from mesh.core.types import MeshId
 from mesh.transport.base import LinkKey, Transport
 from mesh.transport.zmqtransport import ZmqTransport
-from tests.transport.contract import Node, TransportContract, World
+from tests.transport.contract import Node, TransportContract, World, publish, subscribed
 
 
 def free_ports(host: str) -> int:
@@ -113,3 +113,12 @@ class TestIpc(TransportContract):
     def world(self, tmp_path: Path) -> World:
         tmp_path.chmod(0o700)
         return IpcWorld(tmp_path)
+
+    async def test_a_stranger_gets_no_byte(self, world: World) -> None:
+        """Unix sockets have no address to admit: the kernel says whose the other end is."""
+        async with world.node() as p, world.node() as s:
+            s.transport.subscribe(b"me:t")
+            s.transport.connect_broadcast(p.id, p.address.broadcast)
+            await subscribed(p, b"\1me:t")
+            await publish(p, b"t", b"open")
+            await s.events.until(lambda: s.events.broadcast)
