@@ -12,7 +12,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from functools import partial
 from typing import Any, ClassVar, Final, Protocol
 
@@ -178,9 +178,12 @@ class Gate(ABC):
 class Face:
     """What all faces have: the object behind, and what was fetched of it and not yet taken."""
 
-    __slots__ = ("__weakref__", "_buffer", "_gate", "_iterator", "_stay", "_target")
+    __slots__ = ("__weakref__", "_buffer", "_fetching", "_gate", "_iterator", "_stay", "_target")
+
+    _lock: ClassVar[type[Any]] = nullcontext  # the style's lock, for what can be iterated
 
     def __init__(self, gate: Gate, target: Any) -> None:
+        self._fetching = self._lock()
         self._gate = gate
         self._target = target
         self._buffer: deque[Any] = deque()

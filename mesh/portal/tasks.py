@@ -156,8 +156,10 @@ class _Block:
     async def _end(self) -> None:
         try:
             await self._ended.wait(self._stay.cancel)
-        finally:
+        except asyncio.CancelledError:
             self._stay.finish()
+            raise
+        self._stay.finish()
 
 
 class _Entered(Face):
@@ -178,6 +180,7 @@ class _Entered(Face):
 
 class _Iterated(Face):
     __slots__ = ()
+    _lock = asyncio.Lock
 
     def __aiter__(self) -> Self:
         self._begin()
@@ -186,8 +189,9 @@ class _Iterated(Face):
     async def __anext__(self) -> Any:
         buffer = self._buffer
         while not buffer:
-            if not await self._gate.cross(self._fetch):
-                raise StopAsyncIteration
+            async with self._fetching:  # what one task fetches is there for all
+                if not buffer and not await self._gate.cross(self._fetch):
+                    raise StopAsyncIteration
         return buffer.popleft()
 
 

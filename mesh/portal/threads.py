@@ -150,6 +150,7 @@ class _Entered(Face):
 
 class _Iterated(Face):
     __slots__ = ()
+    _lock = Lock
 
     def __iter__(self) -> Iterator[Any]:
         self._begin()
@@ -164,8 +165,9 @@ class _Iterated(Face):
                     yield take()
             except IndexError:
                 pass  # another thread iterates too, and was quicker
-            if not self._gate.cross(self._fetch):
-                return
+            with self._fetching:  # what one thread fetches is there for all
+                if not buffer and not self._gate.cross(self._fetch):
+                    return
 
     def __next__(self) -> Any:
         for item in self._items():
