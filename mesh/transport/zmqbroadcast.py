@@ -205,14 +205,15 @@ class BroadcastPlane:
         self.xsub.settle()
 
     def _drain_frames(self) -> bool:
-        raw = self.xsub.raw
+        receive = self.xsub.raw.recv_multipart
+        noblock = int(zmq.NOBLOCK)
         frames: list[tuple[bytes, bytes]] = []
         size = 0
         malformed = 0
         more = True
         for _ in range(_BURST):
             try:
-                parts = raw.recv_multipart(zmq.NOBLOCK)
+                parts = receive(noblock)
             except zmq.Again:
                 more = False
                 break

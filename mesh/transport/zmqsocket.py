@@ -26,6 +26,13 @@ __all__ = ["LINGER", "ZmqSocket", "open_context", "open_socket", "terminate"]
 LINGER: Final = 300
 """Milliseconds that a closed socket's last frames (a refusal, a goodbye) may still take to go out."""
 
+# As plain numbers: each operation on pyzmq's enumerations costs as much as sending a message.
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLIN: Final = int(zmq.POLLIN)
+_POLLOUT: Final = int(zmq.POLLOUT)
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_MORE: Final = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+
 _MAX_SOCKETS: Final = 8192  # links, and introductions with their monitors: 256 peers at 8 addresses each
 _HANDSHAKE_INTERVAL: Final = 3000  # ms; a connection that has not said who it is by then is closed
 _RECONNECT: Final = 50  # ms; a peer that restarts is back at once …
@@ -49,6 +56,10 @@ class ZmqSocket:
     def _is_closed(self) -> bool:
         return self.closed
 
+    def _events(self) -> int:
+        """Process libzmq's commands and read what the socket is ready for."""
+        return int(self.raw.getsockopt(_EVENTS))
+
     def _check_open(self) -> None:
         if self.closed:
             raise trio.ClosedResourceError("this socket was closed")
@@ -64,9 +75,10 @@ class ZmqSocket:
 
     def settle(self) -> None:
         """To be called after every call into ``raw`` from outside ``drain``: it may have taken an edge."""
-        if self._nap is not None and int(self.raw.EVENTS) & self._awaited:
+        if self._nap is not None and self._events() & self._awaited:
             self._nap.cancel()
-        self._waiters.unpark_all()
+        if self._waiters:
+            self._waiters.unpark_all()
 
     # -- receiving -------------------------------------------------------------
 
@@ -78,14 +90,15 @@ class ZmqSocket:
         """
         while not self._is_closed():
             more = drain()
-            self._waiters.unpark_all()
+            if self._waiters:
+                self._waiters.unpark_all()
             if self._is_closed():
                 break
-            if more or int(self.raw.EVENTS) & zmq.POLLIN:
+            if more or self._events() & _POLLIN:
                 await trio.lowlevel.checkpoint()
             else:
                 try:
-                    await self._sleep(zmq.POLLIN)
+                    await self._sleep(_POLLIN)
                 except trio.ClosedResourceError:
                     break
 
@@ -94,19 +107,24 @@ class ZmqSocket:
     def send(self, parts: Sequence[bytes]) -> bool:
         """Queue one message; False if the pipe (for XPUB with NODROP: a matching pipe) is full."""
         self._check_open()
-        raw = self.raw
         try:
-            raw.send_multipart(parts, zmq.NOBLOCK)
+            self._send(parts)
         except zmq.Again:
             # When sending, libzmq looks at its commands only now and then: "full" may be out of date.
-            _ = raw.EVENTS
+            self._events()
             try:
-                raw.send_multipart(parts, zmq.NOBLOCK)
+                self._send(parts)
             except zmq.Again:
                 self.settle()
                 return False
         self.settle()
         return True
+
+    def _send(self, parts: Sequence[bytes]) -> None:
+        send = self.raw.send
+        for part in parts[:-1]:
+            send(part, _MORE)
+        send(parts[-1], _NOBLOCK)
 
     async def wait_writable(self) -> None:
         """Return when ``send`` can go on. For DEALER only: other types claim that they always can.
@@ -116,14 +134,14 @@ class ZmqSocket:
         """
         while True:
             self._check_open()
-            if int(self.raw.EVENTS) & zmq.POLLOUT:
+            if self._events() & _POLLOUT:
                 await trio.lowlevel.checkpoint()
                 return
             if self._nap is not None:
                 await self._waiters.park()
             else:
                 try:
-                    await self._sleep(zmq.POLLOUT)
+                    await self._sleep(_POLLOUT)
                 finally:
                     self._waiters.unpark_all()  # whoever comes first watches next
 
