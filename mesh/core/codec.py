@@ -157,6 +157,10 @@ def decode_batch(data: bytes) -> Batch:
 # -- values -------------------------------------------------------------------
 
 
+_PLAIN: Final = frozenset((str, int, float, bool, type(None), bytes))
+"""Types of which every value that encodes also decodes."""
+
+
 class Encoded(NamedTuple):
     """A value that ``encode_value`` has judged and encoded already, in another thread."""
 
@@ -177,15 +181,23 @@ def encode_value(value: Any) -> tuple[int, bytes]:
         return RAW, bytes(value)
     if type(value) is Encoded:
         return value
+    rare = type(value) not in _PLAIN
     if isinstance(value, (dict, list, tuple, set, frozenset)):
-        _check(value, 14)
+        rare = _check(value, 14)
     try:
-        return CBOR, cbor2.dumps(value)
+        encoded = cbor2.dumps(value)
     except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ValueEncodingError(type(value).__name__, str(error)) from None
+    if rare:  # a regular expression, a deque of maps …: better refused here than by everybody else
+        try:
+            decode_strict(encoded)
+        except RemoteProtocolError as error:
+            raise ValueEncodingError(type(value).__name__, f"receivers refuse it: {error.detail}") from None
+    return CBOR, encoded
 
 
-def _check(value: Any, depth: int) -> None:
+def _check(value: Any, depth: int) -> bool:
+    """Judge a container; whether it holds anything but plain values and containers."""
     if depth <= 0:
         raise ValueEncodingError(type(value).__name__, "it nests deeper than 14 levels")
     if isinstance(value, dict):
@@ -201,12 +213,18 @@ def _check(value: Any, depth: int) -> None:
                 raise ValueEncodingError(
                     "set", f"a member is {type(member).__name__}, and members must be text or bytes"
                 )
-        return
+        return False
     else:
         items = value
+    rare = False
     for item in items:
+        if type(item) in _PLAIN:
+            continue
         if isinstance(item, (dict, list, tuple, set, frozenset)):
-            _check(item, depth - 1)
+            rare |= _check(item, depth - 1)
+        else:
+            rare = True
+    return rare
 
 
 def decode_value(kind: int, data: bytes) -> Any:

@@ -13,7 +13,10 @@ read them: ``RAW`` (bytes, untouched) or ``CBOR``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
+
+from mesh.core.topic import is_valid_topic
 
 __all__ = [
     "CBOR",
@@ -71,7 +74,7 @@ def _bool(value: Any) -> bool:
 
 
 def _kind(value: Any) -> bool:
-    return bool(value == 0 or value == 1)
+    return type(value) is int and 0 <= value <= 1  # 1.0 and True equal 1, and are not it
 
 
 def _bytes(value: Any) -> bool:
@@ -120,7 +123,13 @@ def _optional(form: Form) -> Form:
 
 _id16 = _sized(16)
 _token32 = _sized(32)
-_topic = _text(256)
+_known_topic = lru_cache(maxsize=4096)(is_valid_topic)  # the same few come again and again
+
+
+def _topic(value: Any) -> bool:
+    return type(value) is str and _known_topic(value)
+
+
 _name = _text(64)
 _millis = _uint
 
@@ -421,7 +430,8 @@ def _key_announcement(value: Any) -> bool:
     )
 
 
-_interest_forms: tuple[Form, ...] = (_uint, _text(1), _topic, _name, _uint, _uint)
+# A pattern is judged by ``interest``, which knows wildcards.
+_interest_forms: tuple[Form, ...] = (_uint, _text(1), _text(256), _name, _uint, _uint)
 
 
 def _interest_entry(value: Any) -> bool:
