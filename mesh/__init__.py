@@ -15,6 +15,9 @@ trio.run(main)
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from mesh.api import open_node
 from mesh.config import Config, Limits
 from mesh.errors import (
@@ -44,6 +47,10 @@ from mesh.node.request import Reply, Request
 from mesh.node.statistics import Statistics
 from mesh.node.subscription import Subscription
 from mesh.node.supervise import supervise
+
+if TYPE_CHECKING:
+    from mesh import aio as aio
+    from mesh import sync as sync
 
 __version__ = "0.1.0"
 
@@ -84,3 +91,11 @@ __all__ = [
     "open_node",
     "supervise",
 ]
+
+if not TYPE_CHECKING:  # a checker would take it for every name
+
+    def __getattr__(name: str) -> Any:
+        """``mesh.aio`` and ``mesh.sync`` are imported when they are first asked for."""
+        if name in ("aio", "sync"):
+            return import_module(f"mesh.{name}")
+        raise AttributeError(f"module 'mesh' has no attribute {name!r}")

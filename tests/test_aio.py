@@ -510,6 +510,11 @@ def test_what_opening_raises_arrives(tmp_path: Path) -> None:
                 pass
         with pytest.raises(TypeError):
             mesh.aio.open_node(colour="red")
+        opening = mesh.aio.open_node(**settings(tmp_path))
+        async with opening:
+            pass
+        with pytest.raises(RuntimeError, match="opened once"):
+            await opening.__aenter__()
 
     run(main)
 

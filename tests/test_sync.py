@@ -396,6 +396,11 @@ def test_what_opening_raises_arrives(tmp_path: Path) -> None:
         pass
     with pytest.raises(TypeError):
         mesh.sync.open_node(colour="red")
+    opening = mesh.sync.open_node(**settings(tmp_path))
+    with opening:
+        pass
+    with pytest.raises(RuntimeError, match="opened once"):
+        opening.__enter__()
 
 
 def test_ctrl_c_ends_a_wait_and_its_request(tmp_path: Path) -> None:

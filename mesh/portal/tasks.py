@@ -348,6 +348,7 @@ class Opening:
         self._portal = Portal(manager, "mesh node")
         self._life = self._live()
         self._task: asyncio.Task[Any] | None = None
+        self._opened = False
         self._cancelling = 0
         self._failed = False
 
@@ -378,6 +379,9 @@ class Opening:
         return ended
 
     async def __aenter__(self) -> Any:
+        if self._opened:
+            raise RuntimeError("a node is opened once: call open_node again")
+        self._opened = True
         node = await anext(self._life)
         self._task = asyncio.current_task()
         self._cancelling = 0 if self._task is None else self._task.cancelling()

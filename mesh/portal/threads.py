@@ -284,8 +284,12 @@ class Opening:
     def __init__(self, manager: AbstractAsyncContextManager[Any]) -> None:
         self._portal = Portal(manager, "mesh node")
         self._block = _Block(self._portal)
+        self._opened = False
 
     def __enter__(self) -> Any:
+        if self._opened:
+            raise RuntimeError("a node is opened once: call open_node again")
+        self._opened = True
         gate = _Gate(self._portal, Threads)
         return gate.wrap(self._block.enter())
 
