@@ -29,7 +29,6 @@ __all__ = [
 ]
 
 _NO_HEADERS: Mapping[str, str] = {}
-_UNREAD = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +77,11 @@ class Message:
 
     __slots__ = ("_index", "_origin", "_value", "data")
 
+    _value: Any
+
     def __init__(self, origin: Origin, data: bytes, index: int) -> None:
         self._origin = origin
         self._index = index
-        self._value = _UNREAD
         self.data = data
 
     @property
@@ -100,9 +100,11 @@ class Message:
 
         Raises ``ValueEncodingError`` for bytes that no ``publish`` of ours would have sent.
         """
-        if self._value is _UNREAD:
+        try:
+            return self._value  # not there before it is first asked for
+        except AttributeError:
             self._value = read_value(self.kind, self.data)
-        return self._value
+            return self._value
 
     @property
     def headers(self) -> Mapping[str, str]:
