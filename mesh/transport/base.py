@@ -137,7 +137,8 @@ class Transport(ABC):
 
     @abstractmethod
     async def wait_direct_writable(self, peer: NodeId) -> None:
-        """Return when ``send_direct`` is worth another try, or the link was closed."""
+        """Return when ``send_direct`` is worth another try, or the link was closed; without a link, when
+        one is opened."""
 
     # -- broadcast plane -------------------------------------------------------
 
@@ -171,7 +172,11 @@ class Transport(ABC):
 
     @abstractmethod
     def publish_lossy(self, tag: bytes, frame: bytes) -> None:
-        """The same, dropping it on the pipes that are full (receivers see the gap)."""
+        """The same, dropping it on the pipes that are full (receivers see the gap).
+
+        A pipe passed over stays out, for ``publish`` too, until its subscriber has taken half of
+        what waits there: a stuck subscriber holds its publisher up once, not at every frame.
+        """
 
     @abstractmethod
     async def wait_publishable(self) -> None:

@@ -75,10 +75,14 @@ class ZmqSocket:
 
     def settle(self) -> None:
         """To be called after every call into ``raw`` from outside ``drain``: it may have taken an edge."""
-        if self._nap is not None and self._events() & self._awaited:
-            self._nap.cancel()
+        if self._nap is not None:
+            self._wake_sleeper()
         if self._waiters:
             self._waiters.unpark_all()
+
+    def _wake_sleeper(self) -> None:
+        if self._events() & self._awaited and self._nap is not None:
+            self._nap.cancel()
 
     # -- receiving -------------------------------------------------------------
 
@@ -111,11 +115,12 @@ class ZmqSocket:
             self._send(parts)
         except zmq.Again:
             # When sending, libzmq looks at its commands only now and then: "full" may be out of date.
-            self._events()
+            # After the second try nothing may be called: it could take the news that there is room
+            # again, for which the caller is about to wait.
+            self._wake_sleeper()
             try:
                 self._send(parts)
             except zmq.Again:
-                self.settle()
                 return False
         self.settle()
         return True
@@ -154,7 +159,10 @@ class ZmqSocket:
         self._check_open()
         with trio.move_on_after(at_most):
             await self._waiters.park()
+            self._check_open()
+            return
         self._check_open()
+        self._wake_sleeper()  # a second try that failed may have taken the pump's edge
 
     # -- closing ---------------------------------------------------------------
 

@@ -14,9 +14,10 @@ import zmq
 
 from mesh.config import Config
 from mesh.core.types import MeshId
+from mesh.transport import zmqbroadcast
 from mesh.transport.base import LinkKey, Transport
 from mesh.transport.zmqtransport import ZmqTransport
-from tests.transport.contract import Node, TransportContract, World, publish, subscribed
+from tests.transport.contract import Node, TransportContract, World, listen_to, publish, subscribed
 
 
 def free_ports(host: str) -> int:
@@ -122,3 +123,22 @@ class TestIpc(TransportContract):
             await subscribed(p, b"\1me:t")
             await publish(p, b"t", b"open")
             await s.events.until(lambda: s.events.broadcast)
+
+
+async def test_a_publisher_is_woken_by_news_not_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever call takes the FD's edge, nobody who waits for room misses it."""
+    monkeypatch.setattr(zmqbroadcast, "_RECHECK", 60)
+    world = TcpWorld("127.0.0.1", "127.0.0.1")
+    async with world.node() as p, world.node() as s:
+        s.transport.subscribe(b"me:t")
+        listen_to(s, p)
+        await subscribed(p, b"\1me:t")
+        frame = bytes(1024)
+        waits = 0
+        with trio.fail_after(30):
+            for _ in range(10_000):
+                while not p.transport.publish(b"t", frame):
+                    waits += 1
+                    await p.transport.wait_publishable()
+        assert waits > 10
+        await s.events.until(lambda: len(s.events.broadcast) == 10_000)
