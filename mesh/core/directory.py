@@ -161,7 +161,10 @@ class Directory:
 
     def welcome(self, newcomer: Session) -> None:
         """Tell a new peer of all others."""
-        others = [s.encoded for s in self._links.sessions.values() if s.joined and s is not newcomer]
+        newcomer.welcomed = True
+        # Also of those that are just being attached: of two that come at once, one hears of the other.
+        sessions = self._links.sessions.values()
+        others = [s.encoded for s in sessions if s.theirs is not None and s is not newcomer]
         for start in range(0, len(others), _PAIRS):
             self._tell(newcomer, others[start : start + _PAIRS])
 

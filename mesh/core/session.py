@@ -54,6 +54,7 @@ class Session:
         "strikes",
         "theirs",
         "token",
+        "welcomed",
     )
 
     def __init__(self, introduced: Introduced, liveness: Liveness, max_interests: int) -> None:
@@ -79,6 +80,7 @@ class Session:
         self.live = -1  # the version of ITS interests whose barrier we have echoed
         self.barriers: list[tuple[bytes, int]] = []  # its barriers that wait for its interests
         self.joined = False
+        self.welcomed = False  # told of all others
         self.rtt: float | None = None
         self.probe_sent: dict[int, float] = {}  # ping tokens → when
         self.load = 0
