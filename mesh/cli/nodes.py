@@ -6,6 +6,7 @@ going to do one thing and end gives the others a moment more: ``grace`` seconds.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,6 +35,9 @@ async def joined(
         wrong = reject_dial(endpoint)
         if wrong is not None:
             usage(f"--connect {endpoint}: {wrong}")
+    if name is None:
+        # Of one member several commands may run at once, beside its daemon: names that can be told apart.
+        name = f"{home.credentials().certificate.name[:50]}-{os.getpid()}"
     async with mesh.open_node(
         name,
         home=home.path,

@@ -99,6 +99,7 @@ class Daemon:
                 notify.stopping()
                 _end_within(STOP_WITHIN)
                 nursery.cancel_scope.cancel()
+            self._clean_up()
 
     # -- opening --------------------------------------------------------------------------
 
@@ -143,6 +144,11 @@ class Daemon:
             return ()
         path.parent.mkdir(mode=0o700, exist_ok=True)
         return (f"ipc://{path}",)
+
+    def _clean_up(self) -> None:
+        """libzmq leaves the files of its Unix sockets behind."""
+        for plane in ("intro", "direct", "broadcast"):
+            (self._home.path / "run" / f"daemon.{plane}").unlink(missing_ok=True)
 
     def _say_what_is_left_out(self) -> None:
         if self._settings.http is not None:
