@@ -163,12 +163,8 @@ class Gate(ABC):
     def host(self, visitor: Visitor) -> Any:
         """Await a method that was given user code."""
 
-    @abstractmethod
-    def post(self, post: Post) -> Any:
-        """Hand over something to publish, waiting only while too much of it waits already."""
-
     def post_nowait(self, post: Post) -> None:
-        """Raises ``trio.WouldBlock`` instead of waiting."""
+        """Hand over something to publish. Raises ``trio.WouldBlock`` while too much of it waits already."""
         self.portal.check()
         if self.posting.full or post.congested:
             raise trio.WouldBlock
@@ -243,6 +239,14 @@ class Style(ABC):
         """``function`` returns what ``Gate.cross`` and its like return: as a method of this style."""
 
     @classmethod
+    @abstractmethod
+    def posting(cls, original: Callable[..., Any], judge: Callable[..., Post | None]) -> Callable[..., Any]:
+        """A method that hands over what ``judge`` makes of its arguments, waiting only while too much waits.
+
+        Without a detour: it is called for every message. What ``judge`` leaves crosses as any call.
+        """
+
+    @classmethod
     def face(cls, target: type) -> type[Face] | None:
         """The face of a Trio class; None if its objects are plain values."""
         try:
@@ -276,8 +280,8 @@ class Style(ABC):
         judge = _JUDGES.get(original)
         signature = inspect.signature(original)
         if judge is not None:
-            posting = _posting(original, judge)
-            return _dress(cls.method(posting) if inspect.iscoroutinefunction(original) else posting, original)
+            make = cls.posting if inspect.iscoroutinefunction(original) else _posting_nowait
+            return _dress(make(original, judge), original)
         if not inspect.iscoroutinefunction(original):
             return _dress(_plain(original), original)
         if any(parameter in signature.parameters for parameter in CALLBACKS):
@@ -313,15 +317,11 @@ def _crossing(original: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
-def _posting(original: Callable[..., Any], judge: Callable[..., Post | None]) -> Callable[..., Any]:
-    waits = inspect.iscoroutinefunction(original)
-
-    def method(face: Face, *args: Any, **named: Any) -> Any:
-        gate = face._gate
+def _posting_nowait(original: Callable[..., Any], judge: Callable[..., Post | None]) -> Callable[..., Any]:
+    def method(face: Face, *args: Any, **named: Any) -> None:
         post = judge(face._target, *args, **named)
-        if post is None:
-            return gate.cross(partial(original, face._target, *args, **named))
-        return gate.post(post) if waits else gate.post_nowait(post)
+        assert post is not None
+        face._gate.post_nowait(post)
 
     return method
 

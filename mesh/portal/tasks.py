@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError as HandlerCancelled
 from contextlib import AbstractAsyncContextManager, aclosing
+from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self
 
@@ -88,7 +89,7 @@ class _Waiter:
 class _Gate(Gate):
     """A portal as asyncio's tasks use it."""
 
-    _posted = 0
+    posted = 0
 
     async def cross(self, function: Callable[[], Awaitable[Any]]) -> Any:
         waiter = _Waiter()
@@ -105,15 +106,6 @@ class _Gate(Gate):
         if visitor.until_cancelled and isinstance(call.error, NodeClosed):
             return None
         return self.wrap(call.result())
-
-    async def post(self, post: Post) -> None:
-        self.portal.check()
-        if self.posting.full:
-            await self.cross(self.posting.wait_room)
-        self.posting.append(post)
-        self._posted += 1
-        if self._posted % _FAIR == 0:
-            await asyncio.sleep(0)
 
 
 # -- entering and iterating ------------------------------------------------------------------
@@ -207,6 +199,25 @@ class Asyncio(Style):
     def method(cls, function: Callable[..., Any]) -> Callable[..., Any]:
         async def method(face: Face, *args: Any, **named: Any) -> Any:
             return await function(face, *args, **named)
+
+        return method
+
+    @classmethod
+    def posting(cls, original: Callable[..., Any], judge: Callable[..., Post | None]) -> Callable[..., Any]:
+        async def method(face: Face, *args: Any, **named: Any) -> None:
+            post = judge(face._target, *args, **named)
+            gate: Any = face._gate
+            if post is None:
+                await gate.cross(partial(original, face._target, *args, **named))
+                return
+            gate.portal.check()
+            posting = gate.posting
+            if posting.full:
+                await gate.cross(posting.wait_room)
+            posting.append(post)
+            gate.posted += 1
+            if gate.posted % _FAIR == 0:
+                await asyncio.sleep(0)
 
         return method
 

@@ -90,12 +90,6 @@ class _Gate(Gate):
             return None
         return self.wrap(call.result())
 
-    def post(self, post: Post) -> None:
-        self.portal.check()
-        if self.posting.full:
-            self.cross(self.posting.wait_room)
-        self.posting.append(post)
-
 
 # -- entering and iterating ------------------------------------------------------------------
 
@@ -186,6 +180,22 @@ class Threads(Style):
     @classmethod
     def method(cls, function: Callable[..., Any]) -> Callable[..., Any]:
         return function
+
+    @classmethod
+    def posting(cls, original: Callable[..., Any], judge: Callable[..., Post | None]) -> Callable[..., Any]:
+        def method(face: Face, *args: Any, **named: Any) -> None:
+            post = judge(face._target, *args, **named)
+            gate = face._gate
+            if post is None:
+                gate.cross(partial(original, face._target, *args, **named))
+                return
+            gate.portal.check()
+            posting = gate.posting
+            if posting.full:
+                gate.cross(posting.wait_room)
+            posting.append(post)
+
+        return method
 
 
 # -- user code ---------------------------------------------------------------------------------
