@@ -1,9 +1,7 @@
-"""The fake transport: a network in one process, with the real one's semantics and no sockets.
+"""The fake transport: the real one's semantics in one process, with no sockets.
 
-A ``MemoryTransport`` sends → a bounded pipe of the connection → an event in the network's one
-queue, due after the way's delay → the receiving transport's ``TransportEvents``.  One task delivers for all
-(that of the transport which has run longest), in order of due time and of sending, so that a
-seed and a mock clock replay a run exactly.
+A ``MemoryTransport`` sends → the network's connections (``memorynetwork``) → the other transport →
+its ``TransportEvents``.
 
 What ZeroMQ and TCP do, it does too: pipes are full at a bound; a key that is not allowed is refused and stays
 refused until ``open_link``; an address that is not admitted tries again; subscriptions are repeated,
@@ -12,355 +10,50 @@ sorted, on every new connection; what a ``cut`` holds up arrives after ``heal``;
 
 from __future__ import annotations
 
-import heapq
 import itertools
-import random
-from collections import deque
-from collections.abc import Callable
-from enum import Enum, auto
-from typing import Final, TypeAlias
+from typing import Final
 
 import trio
 
 from mesh.config import Config
 from mesh.core.types import Address, MeshId, NodeId
 from mesh.transport.base import Bound, IntroRoute, LinkKey, Transport, TransportEvents
+from mesh.transport.memorynetwork import Network, Pipe, State, Wire
 
 __all__ = ["MemoryNetwork", "MemoryTransport"]
 
-_BURST: Final = 128
 _FIRST_PORT: Final = 7400
-_LINGER: Final = 0.3  # s; what was sent before a side closed may still arrive
-_Item: TypeAlias = bytes | tuple[bytes, bytes]
 
 
-class MemoryNetwork:
-    """The way between hosts. Hosts are named by their addresses; times are in seconds.
-
-    ``latency`` is one way, ``jitter`` at most as much again at random (seeded); order within a
-    connection is kept. ``pipe`` is how many messages a connection holds.
-    """
-
-    def __init__(self, seed: int = 0, *, latency: float = 0.0, jitter: float = 0.0, pipe: int = 256) -> None:
-        self._random = random.Random(seed)  # noqa: S311 - a simulation's chance, to be repeated
-        self._latency = latency
-        self._jitter = jitter
-        self._delays: dict[tuple[str, str], float] = {}
-        self._cuts: set[tuple[str, str]] = set()
-        self._paused: dict[str, list[tuple[float, int, str, Callable[[], None]]]] = {}
-        self._queue: list[tuple[float, int, str, Callable[[], None]]] = []
-        self._order = itertools.count()
-        self._hosts = itertools.count(1)
-        self._wake = trio.Event()
-        self._lead = trio.StrictFIFOLock()
-        self.pipe = pipe
-        self.listeners: dict[str, MemoryTransport] = {}
-        self.wires: dict[_Wire, None] = {}
+class MemoryNetwork(Network):
+    """A network to which nodes can be added."""
 
     def transport(
         self, link: LinkKey, mesh_id: MeshId, config: Config, *, host: str | None = None
     ) -> MemoryTransport:
         """A node's transport at ``host``, or at a new host."""
-        if host is None:
-            number = next(self._hosts)
-            host = f"10.77.{number >> 8}.{number & 255}"
-        return MemoryTransport(self, host, link, mesh_id, config)
-
-    # -- what a test does to it ------------------------------------------------
-
-    def cut(self, a: str, b: str, *, one_way: bool = False) -> None:
-        """Nothing gets from host ``a`` to ``b`` (and back, unless ``one_way``) until ``heal``; it waits."""
-        self._cuts.update([(a, b)] if one_way else [(a, b), (b, a)])
-
-    def heal(self, a: str, b: str, *, one_way: bool = False) -> None:
-        """Undo ``cut``: what waited arrives, and connections are made."""
-        self._cuts.difference_update([(a, b)] if one_way else [(a, b), (b, a)])
-        for wire in self.wires:
-            wire.there.schedule()
-            wire.back.schedule()
-        self.retry()
-
-    def delay(self, a: str, b: str, seconds: float, *, one_way: bool = False) -> None:
-        """Set the latency from ``a`` to ``b`` (and back, unless ``one_way``)."""
-        for way in [(a, b)] if one_way else [(a, b), (b, a)]:
-            self._delays[way] = seconds
-
-    def crash(self, host: str) -> None:
-        """What the nodes at this host have sent is lost. To be followed by their cancellation at once."""
-        for wire in list(self.wires):
-            if wire.dialler.host == host:
-                wire.close()
-            elif wire.listener is not None and wire.listener.host == host:
-                wire.break_off()
-
-    def reset(self, a: str, b: str) -> None:
-        """Break every connection between two hosts, losing what is on its way; they connect anew."""
-        for wire in list(self.wires):
-            if wire.listener is not None and {wire.dialler.host, wire.listener.host} == {a, b}:
-                wire.break_off()
-        self.retry()
-
-    def pause(self, host: str) -> None:
-        """The nodes at this host take nothing, as if stopped, until ``resume``."""
-        self._paused.setdefault(host, [])
-
-    def resume(self, host: str) -> None:
-        """Undo ``pause``."""
-        for event in self._paused.pop(host, ()):
-            heapq.heappush(self._queue, event)
-        self._wake.set()
-
-    # -- what transports do with it ----------------------------------------------
-
-    def is_cut(self, source: str, target: str) -> bool:
-        """Whether nothing gets from one host to the other."""
-        return (source, target) in self._cuts
-
-    def due(self, source: str, target: str) -> float:
-        """When something sent now arrives."""
-        delay = self._delays.get((source, target), self._latency)
-        if self._jitter:
-            delay += self._random.uniform(0, self._jitter)
-        return trio.current_time() + delay
-
-    def call_at(self, due: float, host: str, action: Callable[[], None]) -> None:
-        """Do something at a host when it is due."""
-        heapq.heappush(self._queue, (due, next(self._order), host, action))
-        self._wake.set()
-
-    def retry(self) -> None:
-        """Something changed: let every connection that is not made try again."""
-        for wire in list(self.wires):
-            wire.try_to_connect()
-
-    async def deliver(self) -> None:
-        """Deliver for all until cancelled. One task does so at a time."""
-        async with self._lead:
-            while True:
-                if self._queue and self._queue[0][0] <= trio.current_time():
-                    event = heapq.heappop(self._queue)
-                    held = self._paused.get(event[2])
-                    if held is not None:
-                        held.append(event)
-                        continue
-                    event[3]()
-                    await trio.lowlevel.checkpoint()
-                else:
-                    self._wake = trio.Event()
-                    with trio.move_on_at(self._queue[0][0] if self._queue else float("inf")):
-                        await self._wake.wait()
-
-
-class _Pipe:
-    """One direction of a connection: first in, first out, bounded by ``capacity``."""
-
-    def __init__(
-        self,
-        wire: _Wire,
-        source: str,
-        target: str,
-        deliver: Callable[[list[_Item]], None],
-    ) -> None:
-        self._network = wire.network
-        self._wire = wire
-        self._source = source
-        self._target = target
-        self._deliver = deliver
-        self._items: deque[tuple[float, _Item]] = deque()
-        self._scheduled = False
-        self._last_due = 0.0
-        self.passed_over = False  # by publish_lossy, until half of it has been taken
-        self.emptied: Callable[[], None] = _nothing
-        self.room = trio.lowlevel.ParkingLot()
-
-    def __bool__(self) -> bool:
-        return bool(self._items)
-
-    def is_full(self) -> bool:
-        return len(self._items) >= self._network.pipe
-
-    def put(self, item: _Item) -> None:
-        self._last_due = max(self._last_due, self._network.due(self._source, self._target))
-        self._items.append((self._last_due, item))
-        self.schedule()
-
-    def schedule(self) -> None:
-        if self._items and not self._scheduled and self._wire.state is _State.OPEN:
-            self._scheduled = True
-            self._network.call_at(self._items[0][0], self._target, self._arrive)
-
-    def _arrive(self) -> None:
-        self._scheduled = False
-        if self._wire.state is not _State.OPEN or self._network.is_cut(self._source, self._target):
-            return  # heal, or the next connection, schedules it again
-        now = trio.current_time()
-        batch: list[_Item] = []
-        while self._items and len(batch) < _BURST and self._items[0][0] <= now:
-            batch.append(self._items.popleft()[1])
-        if 2 * len(self._items) <= self._network.pipe:
-            self.passed_over = False
-            self.room.unpark_all()
-        self.schedule()
-        if batch:
-            self._deliver(batch)
-        if not self._items:
-            self.emptied()
-
-    def clear(self) -> None:
-        self._items.clear()
-        self.emptied = _nothing
-        self.passed_over = False
-        self.room.unpark_all()
-
-
-def _nothing() -> None:
-    pass
-
-
-class _State(Enum):
-    WAITING = auto()  # for the other side to be there and reachable
-    CONNECTING = auto()
-    OPEN = auto()
-    REFUSED = auto()
-    CLOSED = auto()
-
-
-class _Wire:
-    """A connection from a dialler to an endpoint, for as long as the dialler wants it."""
-
-    def __init__(
-        self, plane: str, dialler: MemoryTransport, endpoint: str, *, key: bytes = b"", route: int = 0
-    ) -> None:
-        self.plane = plane
-        self.dialler = dialler
-        self.endpoint = endpoint
-        self.key = key  # of the server, which the dialler expects
-        self.route = IntroRoute(route)
-        self.network = dialler.network
-        self.state = _State.WAITING
-        self.listener: MemoryTransport | None = None
-        self.tags: set[bytes] = set()
-        host = endpoint[6:].rpartition(":")[0]
-        self.there = _Pipe(self, dialler.host, host, self._arrived_there)
-        self.back = _Pipe(self, host, dialler.host, self._arrived_back)
-        self.network.wires[self] = None
-
-    def try_to_connect(self) -> None:
-        """Go on if this waits and the other side can be reached."""
-        if self.state is not _State.WAITING:
-            return
-        network, host = self.network, self.endpoint[6:].rpartition(":")[0]
-        if network.is_cut(self.dialler.host, host) or network.is_cut(host, self.dialler.host):
-            return
-        if self.endpoint in network.listeners:
-            self.state = _State.CONNECTING
-            network.call_at(network.due(self.dialler.host, host), host, self._accept)
-        elif self.plane == "intro":
-            self.state = _State.REFUSED
-            network.call_at(
-                network.due(self.dialler.host, host),
-                self.dialler.host,
-                lambda: self.dialler.dial_failed(self.route, "connection refused"),
-            )
-
-    def _accept(self) -> None:
-        if self.state is not _State.CONNECTING:
-            return
-        listener = self.network.listeners.get(self.endpoint)
-        if listener is None:
-            self.state = _State.WAITING
-            self.try_to_connect()
-            return
-        self.state = listener.judge(self)
-        if self.state is _State.OPEN:
-            self.listener = listener
-            listener.accepted[self] = None
-            if self.plane == "broadcast":
-                for body in sorted(self.dialler.bodies):
-                    self.there.put(b"\1" + body)
-            self.there.schedule()
-        elif self.plane == "intro":
-            reason = "handshake failed: another mesh, or no zeromesh node"
-            self.network.call_at(
-                self.network.due(listener.host, self.dialler.host),
-                self.dialler.host,
-                lambda: self.dialler.dial_failed(self.route, reason),
-            )
-
-    def _arrived_there(self, batch: list[_Item]) -> None:
-        if self.listener is not None:
-            self.listener.arrived(self, [item for item in batch if isinstance(item, bytes)])
-
-    def _arrived_back(self, batch: list[_Item]) -> None:
-        if self.plane == "intro":
-            self.dialler.answered(self.route, [item for item in batch if isinstance(item, bytes)])
-        else:
-            self.dialler.published([item for item in batch if isinstance(item, tuple)])
-        if self.listener is not None:
-            self.listener.drained.unpark_all()
-
-    def break_off(self) -> None:
-        """The connection is lost, with all on its way; the dialler's side tries again."""
-        listener, self.listener = self.listener, None
-        if listener is not None:
-            listener.forget_wire(self)
-        if self.state is not _State.CLOSED:
-            self.state = _State.WAITING
-        self.tags.clear()
-        self.there.clear()
-        self.back.clear()
-
-    def finish(self) -> None:
-        """The dialler's side wants no more of it: what it sent still goes out if it can."""
-        if self.there and self.state in (_State.OPEN, _State.CONNECTING):
-            self.there.emptied = self.close
-            self.network.call_at(trio.current_time() + _LINGER, self.dialler.host, self.close)
-        else:
-            self.close()
-
-    def orphan(self) -> None:
-        """The listener's side closed: what it sent still goes out if it can."""
-
-        def over() -> None:
-            if self.listener is listener:
-                self.break_off()
-                self.try_to_connect()
-
-        listener = self.listener
-        if self.back:
-            self.back.emptied = over
-            self.network.call_at(trio.current_time() + _LINGER, self.dialler.host, over)
-        else:
-            over()
-
-    def close(self) -> None:
-        """The dialler's side closed it."""
-        self.state = _State.CLOSED
-        self.break_off()
-        self.network.wires.pop(self, None)
+        return MemoryTransport(self, host or self.next_host(), link, mesh_id, config)
 
 
 class MemoryTransport(Transport):
     """One node's place in a ``MemoryNetwork``."""
 
-    def __init__(
-        self, network: MemoryNetwork, host: str, link: LinkKey, mesh_id: MeshId, config: Config
-    ) -> None:
-        self.network = network
+    def __init__(self, network: Network, host: str, link: LinkKey, mesh_id: MeshId, config: Config) -> None:
+        self.network: Network = network
         self.host = host
         self.link = link
         self.bodies: set[bytes] = set()
-        self.accepted: dict[_Wire, None] = {}  # connections that others made to us
+        self.accepted: dict[Wire, None] = {}  # connections that others made to us
         self.drained = trio.lowlevel.ParkingLot()  # a subscriber took something
-        self._mesh_id = mesh_id
+        self.mesh_id = mesh_id
         self._limits = config.limits
         self._events: TransportEvents | None = None
         self._routes = itertools.count(1)
-        self._dials: dict[IntroRoute, _Wire] = {}
-        self._strangers: dict[IntroRoute, _Wire] = {}  # oldest first
-        self._links: dict[NodeId, _Wire] = {}
+        self._dials: dict[IntroRoute, Wire] = {}
+        self._strangers: dict[IntroRoute, Wire] = {}  # oldest first
+        self._links: dict[NodeId, Wire] = {}
         self._opened = trio.lowlevel.ParkingLot()
-        self._publishers: dict[NodeId, _Wire] = {}
+        self._publishers: dict[NodeId, Wire] = {}
         self._keys: dict[bytes, NodeId] = {}
         self._hosts: dict[str, None] = {}
 
@@ -395,26 +88,26 @@ class MemoryTransport(Transport):
 
     # -- what wires do with it ---------------------------------------------------
 
-    def judge(self, wire: _Wire) -> _State:
+    def judge(self, wire: Wire) -> State:
         """Whether a connection made to us stands."""
         assert self._events is not None
         if wire.plane == "intro":
-            return _State.OPEN if wire.dialler._mesh_id == self._mesh_id else _State.REFUSED
+            return State.OPEN if wire.dialler.mesh_id == self.mesh_id else State.REFUSED
         if wire.plane == "direct":
             if wire.key != self.link.public:
-                return _State.WAITING
+                return State.WAITING
             peer = self._keys.get(wire.dialler.link.public)
             if peer is None:
                 self._events.rejected("direct", "unknown_key", 1)
-                return _State.REFUSED
+                return State.REFUSED
             self._events.direct_seen(peer, wire.dialler.host)
-            return _State.OPEN
+            return State.OPEN
         if wire.dialler.host in self._hosts:
-            return _State.OPEN
+            return State.OPEN
         self._events.rejected("broadcast", "unknown_address", 1)
-        return _State.WAITING
+        return State.WAITING
 
-    def arrived(self, wire: _Wire, frames: list[bytes]) -> None:
+    def arrived(self, wire: Wire, frames: list[bytes]) -> None:
         """From the dialler of a connection made to us."""
         events = self._events
         if events is None:
@@ -436,7 +129,7 @@ class MemoryTransport(Transport):
                 elif verdict.tag is not None:
                     wire.tags.discard(verdict.tag)
 
-    def _stranger(self, wire: _Wire) -> IntroRoute:
+    def _stranger(self, wire: Wire) -> IntroRoute:
         for route, other in self._strangers.items():
             if other is wire:
                 return route
@@ -468,7 +161,7 @@ class MemoryTransport(Transport):
         if self._events is not None:
             self._events.broadcast_received(frames)
 
-    def forget_wire(self, wire: _Wire) -> None:
+    def forget_wire(self, wire: Wire) -> None:
         """A connection made to us has ended."""
         self.accepted.pop(wire, None)
         for route in [route for route, other in self._strangers.items() if other is wire]:
@@ -480,7 +173,7 @@ class MemoryTransport(Transport):
     def dial_intro(self, endpoint: str) -> IntroRoute:
         route = IntroRoute(next(self._routes))
         if self._events is not None:
-            wire = self._dials[route] = _Wire("intro", self, endpoint, route=route)
+            wire = self._dials[route] = Wire("intro", self, endpoint, route=route)
             wire.try_to_connect()
         return route
 
@@ -509,7 +202,7 @@ class MemoryTransport(Transport):
     def open_link(self, peer: NodeId, link_key: bytes, endpoint: str) -> None:
         self.close_link(peer)
         if self._events is not None:
-            wire = self._links[peer] = _Wire("direct", self, endpoint, key=link_key)
+            wire = self._links[peer] = Wire("direct", self, endpoint, key=link_key)
             wire.try_to_connect()
             self._opened.unpark_all()
 
@@ -521,7 +214,7 @@ class MemoryTransport(Transport):
 
     def send_direct(self, peer: NodeId, frame: bytes) -> bool:
         wire = self._links.get(peer)
-        if wire is None or wire.state is _State.REFUSED or wire.there.is_full():
+        if wire is None or wire.state is State.REFUSED or wire.there.is_full():
             return False
         wire.there.put(frame)
         return True
@@ -530,7 +223,7 @@ class MemoryTransport(Transport):
         wire = self._links.get(peer)
         if wire is None:
             await self._opened.park()
-        elif wire.state is _State.REFUSED or wire.there.is_full():
+        elif wire.state is State.REFUSED or wire.there.is_full():
             await wire.there.room.park()
         else:
             await trio.lowlevel.checkpoint()
@@ -547,7 +240,7 @@ class MemoryTransport(Transport):
     def connect_broadcast(self, peer: NodeId, endpoint: str) -> None:
         self.disconnect_broadcast(peer)
         if self._events is not None:
-            wire = self._publishers[peer] = _Wire("broadcast", self, endpoint)
+            wire = self._publishers[peer] = Wire("broadcast", self, endpoint)
             wire.try_to_connect()
 
     def disconnect_broadcast(self, peer: NodeId) -> None:
@@ -565,10 +258,10 @@ class MemoryTransport(Transport):
 
     def _tell(self, message: bytes) -> None:
         for wire in self._publishers.values():
-            if wire.state is _State.OPEN:
+            if wire.state is State.OPEN:
                 wire.there.put(message)
 
-    def _matching(self, tag: bytes) -> list[_Pipe]:
+    def _matching(self, tag: bytes) -> list[Pipe]:
         return [
             wire.back
             for wire in self.accepted

@@ -418,6 +418,15 @@ class TransportContract:
             await s.events.until(lambda: (b"end", b"") in s.events.broadcast)
             assert (b"good", b"3") not in s.events.broadcast
 
+    async def test_the_last_publication_before_the_end_arrives(self, world: World) -> None:
+        async with world.node() as s:
+            async with world.node() as p:
+                s.transport.subscribe(b"me:t")
+                listen_to(s, p)
+                await subscribed(p, b"\1me:t")
+                assert p.transport.publish(b"t", b"last words")
+            await s.events.until(lambda: s.events.broadcast)
+
     async def test_a_tag_is_a_prefix(self, world: World) -> None:
         async with world.node() as p, world.node() as s:
             listen_to(s, p)
