@@ -113,6 +113,7 @@ class Directory:
             self.offer(who.record, clock)
             if not intro and choose_address(who.record.addresses, host=host) is None:
                 self.dial_due(clock)
+            self.welcome(self._links.sessions[node])
         return True
 
     def offer(self, record: NodeRecord, clock: float) -> None:
@@ -160,7 +161,13 @@ class Directory:
         self.dial_due(clock)
 
     def welcome(self, newcomer: Session) -> None:
-        """Tell a new peer of all others."""
+        """Tell a new peer of all others, as soon as there is a link both ways; once.
+
+        That is behind our own Attach and before all else, so that it has heard of the others by the time
+        it joins, and a program that opens a node through one peer finds the whole mesh.
+        """
+        if newcomer.welcomed or not newcomer.link_open or newcomer.theirs is None:
+            return
         newcomer.welcomed = True
         # Also of those that are just being attached: of two that come at once, one hears of the other.
         sessions = self._links.sessions.values()

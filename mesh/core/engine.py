@@ -243,21 +243,19 @@ class Engine:
             self.directory.dial_due(clock)
         if attached.connected:
             self.subscriber.begin_barrier(clock)
-        if attached.new and session.link_open:
-            # Behind our own Attach and before all else: so that it has heard of the others by the time
-            # it joins, and a program that opens a node through one peer finds the whole mesh.
-            self.directory.welcome(session)
+        self.directory.welcome(session)
         self._progress(session, clock)
 
     def _progress(self, session: Session, clock: float) -> None:
         self.audience.answer_barriers(session, clock)
-        if self.links.progress(session, clock) and not session.welcomed:
+        if self.links.progress(session, clock):
             self.directory.welcome(session)
 
     def _on_goodbye(self, session: Session, message: GoodbyeMessage, clock: float) -> None:
         if message.leaving:
             self.introductions.dialer.forget(session.node)
-            self.links.end(session, "said goodbye", clock, departed=True)
+            self.router.remove_peer(session.node)  # it is asked and told nothing more
+            self.links.say_farewell(session, clock)
         else:
             self._effects.append(Incident("peer ended the link", f"{session.name}: {message.text}"))
             self.links.banned[session.node] = clock + self.config.redial_max

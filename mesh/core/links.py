@@ -39,6 +39,9 @@ from mesh.core.types import Address, NodeId, RandomBytes, Reason
 
 __all__ = ["Attached", "Links", "choose_address"]
 
+FAREWELL: Final = 0.25
+"""Seconds that a peer's last publications have to arrive after its goodbye, which goes another way."""
+
 _DEPARTED: Final = 1024  # tombstones: node ids that said goodbye, so that gossip does not dial them again
 
 
@@ -238,6 +241,9 @@ class Links:
     def timer(self, clock: float, redial: Callable[[Session], None]) -> None:
         """Everything that is due for any peer."""
         for session in list(self.sessions.values()):
+            if session.leaves_at <= clock:
+                self.end(session, "said goodbye", clock, departed=True)
+                continue
             if session.attach_deadline <= clock:
                 self._attach_late(session, clock, redial)
             if session.node not in self.sessions or not session.joined:
@@ -285,7 +291,7 @@ class Links:
     def deadline(self) -> float:
         times = [float("inf")]
         for session in self.sessions.values():
-            times.append(session.attach_deadline)
+            times += (session.attach_deadline, session.leaves_at)
             if session.joined:
                 times.append(session.liveness.deadline())
         return min(times)
@@ -302,6 +308,10 @@ class Links:
         self._effects.append(SendDirect(session.node, GoodbyeMessage(False, f"cut off: {reason.value}")))
         session.strikes = Strikes()
         self.end(session, f"cut off: {reason.value}", clock)
+
+    def say_farewell(self, session: Session, clock: float) -> None:
+        """It leaves. Its goodbye came over the direct plane and may have overtaken its last publications."""
+        session.leaves_at = min(session.leaves_at, clock + FAREWELL)
 
     def end(self, session: Session, why: str, clock: float, *, departed: bool = False) -> None:
         """Take back everything of the peer."""

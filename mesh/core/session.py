@@ -43,6 +43,7 @@ class Session:
         "interests_due",
         "introduced",
         "joined",
+        "leaves_at",
         "link_open",
         "live",
         "liveness",
@@ -80,6 +81,7 @@ class Session:
         self.live = -1  # the version of ITS interests whose barrier we have echoed
         self.barriers: list[tuple[bytes, int]] = []  # its barriers that wait for its interests
         self.joined = False
+        self.leaves_at = float("inf")  # it said goodbye: until then what it published before may arrive
         self.welcomed = False  # told of all others
         self.rtt: float | None = None
         self.probe_sent: dict[int, float] = {}  # ping tokens → when
@@ -106,6 +108,7 @@ class Session:
         new = message.session != self.theirs
         if new:
             self.theirs = message.session
+            self.welcomed = False
             self.interests = RemoteInterests(self.interests.limit)
             self.live = -1
             self.confirmed = -1

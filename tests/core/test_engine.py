@@ -161,11 +161,14 @@ def test_silence_is_suspected_within_3_s_and_gone_within_12() -> None:
     assert a.peers == set()
 
 
-def test_goodbye_is_heard_at_once_and_final() -> None:
+def test_goodbye_is_final_once_the_last_publications_had_time_to_arrive() -> None:
     world = two()
     a, b = world.nodes.values()
     b.stop()
     world.run(0.1)
+    assert a.events[-1] == ("joined", "b")
+    assert b.id in a.engine.links.sessions
+    world.run(0.3)
     assert a.events[-1] == ("left", "b")
     a.engine.hint(b.id, ["tcp://b:1"], world.clock)
     assert b.id in a.engine.links.departed
