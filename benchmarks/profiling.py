@@ -1,6 +1,6 @@
 """Where the time goes: a profile of both processes of a run, on disk and as a short list.
 
-``cprofile`` counts every call from inside (exact in counts, it makes small functions look dearer than they are);
+``cprofile`` counts every call from inside (exact in counts, and it makes small functions look dearer than they are);
 ``py-spy`` samples from outside 500 times a second (true in proportions; needs py-spy installed and
 the right to trace).  Numbers of a profiled run are no measurement.
 """
@@ -127,16 +127,15 @@ def _waits(function: str) -> bool:
     return "get_events" in function or "poll' of 'select.epoll'" in function
 
 
-def _head(waited: float, columns: str) -> str:
-    return f"  {columns}   of the time that it did not wait ({waited:.0%} it waited)"
+def _head(columns: str, waited: float, busy: float) -> str:
+    return f"  {columns}   of the time that it did not wait (it waited {waited / (waited + busy):.0%})"
 
 
 def _counted(path: Path) -> list[str]:
     stats = pstats.Stats(str(path)).stats  # type: ignore[attr-defined]
-    total = sum(own for _, _, own, _, _ in stats.values()) or 1.0
     waited = sum(own for (_, _, name), (_, _, own, _, _) in stats.items() if _waits(name))
-    busy = total - waited
-    lines = [_head(waited / total, f"{'own':>6} {'calls':>10} {'µs each':>9}")]
+    busy = sum(own for _, _, own, _, _ in stats.values()) - waited or 1.0
+    lines = [_head(f"{'own':>6} {'calls':>10} {'µs each':>9}", waited, busy)]
     ranked = sorted((item for item in stats.items() if not _waits(item[0][2])), key=lambda item: -item[1][2])
     for (file, line, function), (_, calls, own, _, _) in ranked[:_SHOWN]:
         where = function if file == "~" else f"{_short(file)}:{line} {function}"
@@ -164,7 +163,7 @@ def _sampled(path: Path) -> list[str]:
         for frame in set(frames):
             below[frame] += samples
     busy = own.total() or 1
-    lines = [_head(waited / (waited + busy), f"{'own':>6} {'with callees':>12}")]
+    lines = [_head(f"{'own':>6} {'with callees':>12}", waited, busy)]
     for frame, mine in own.most_common(_SHOWN):
         lines.append(f"  {mine / busy:6.1%} {below[frame] / busy:12.1%}   {frame}")
     return lines

@@ -97,6 +97,8 @@ def main() -> int:
         # Policy: whatever goes wrong in a system under test is that round's result, and is
         # told to the harness, which goes on with the others.
         traceback.print_exc()
+        while isinstance(error, ExceptionGroup):  # a nursery's: what is in it says more
+            error = error.exceptions[0]
         line.say("failed", reason=f"{type(error).__name__}: {error}")
         return 1
     return 0
