@@ -103,7 +103,7 @@ def watch(stamps: dict[str, float]) -> None:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             if not after:
                 stamps.setdefault(step, time.monotonic())
-            result = function(*args, **kwargs)  # type: ignore[misc]
+            result = function(*args, **kwargs)
             if after and result is not False:
                 stamps.setdefault(step, time.monotonic())
             return result
