@@ -14,6 +14,9 @@ What libzmq does that one has to know:
 - A pipe that ``publish_lossy`` passed over stays out until its subscriber has taken half of what
   waits, and ``publish`` no longer waits for it.
 - After a reconnection the XSUB repeats its subscriptions sorted, not in the order in which they were made.
+- Reading an XSUB's ``EVENTS`` takes the first part of the next message from its pipe. If that pipe is then
+  disconnected, the rest is gone with it, and libzmq ends the process ("!_more", fq.cpp). So
+  a message that may be half taken is taken whole before any disconnection.
 """
 
 from __future__ import annotations
@@ -58,6 +61,7 @@ class BroadcastPlane:
         self._events = events
         self._refused: dict[int, int] = {}  # bytes, by file descriptor
         self._endpoint_of: dict[NodeId, str] = {}
+        self._ahead: list[tuple[bytes, bytes]] = []  # frames taken before a disconnection, for the next drain
         self.endpoints: Collection[str] = ()
         queue = queue_length(config)
         self.xpub = ZmqSocket(
@@ -199,15 +203,27 @@ class BroadcastPlane:
 
     def _disconnect(self, endpoint: str) -> None:
         try:
+            self._take_whole(self.xsub.raw.recv_multipart(zmq.NOBLOCK))
+        except zmq.Again:
+            pass
+        try:
             self.xsub.raw.disconnect(endpoint)
         except zmq.ZMQError:  # ENOENT: not connected
             pass
         self.xsub.settle()
 
+    def _take_whole(self, parts: list[bytes]) -> None:
+        """Keep a message for the next drain: this is in the middle of something else."""
+        if len(parts) == 2:
+            self._ahead.append((parts[0], parts[1]))
+            self.xsub.rouse()
+        else:
+            self._events.rejected("broadcast", "bad_frames", 1)
+
     def _drain_frames(self) -> bool:
         receive = self.xsub.raw.recv_multipart
         noblock = int(zmq.NOBLOCK)
-        frames: list[tuple[bytes, bytes]] = []
+        frames, self._ahead = self._ahead, []
         size = 0
         malformed = 0
         more = True
@@ -228,4 +244,4 @@ class BroadcastPlane:
             self._events.rejected("broadcast", "bad_frames", malformed)
         if frames:
             self._events.broadcast_received(frames)
-        return more
+        return more or bool(self._ahead)

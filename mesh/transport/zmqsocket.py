@@ -80,6 +80,11 @@ class ZmqSocket:
         if self._waiters:
             self._waiters.unpark_all()
 
+    def rouse(self) -> None:
+        """Let the pump drain once more, whatever the socket says: its owner has something for it."""
+        if self._nap is not None:
+            self._nap.cancel()
+
     def _wake_sleeper(self) -> None:
         if self._events() & self._awaited and self._nap is not None:
             self._nap.cancel()
