@@ -40,6 +40,11 @@ class Limits:
     headers: int = 64  # per message
     header_bytes: int = 8 << 10  # all header names and values of a message
 
+    @property
+    def value_bytes(self) -> int:
+        """The largest value: a frame's bytes but for topic, headers and framing."""
+        return self.frame_bytes - (16 << 10)
+
 
 @dataclass(frozen=True, slots=True)
 class Config:

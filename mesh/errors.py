@@ -104,10 +104,10 @@ class UnknownPeer(MeshError, LookupError):
 
 
 class PeerGone(MeshError):
-    """The peer left or was declared gone meanwhile. ``peer_id``, ``name``."""
+    """The peer left, was declared gone, or stopped serving meanwhile. ``peer_id``, ``name``."""
 
-    def __init__(self, peer_id: str, name: str = "") -> None:
-        super().__init__(f"peer {name or peer_id} is gone")
+    def __init__(self, peer_id: str, name: str = "", what: str = "is gone") -> None:
+        super().__init__(f"peer {name or peer_id} {what}")
         self.peer_id = peer_id
         self.name = name
 

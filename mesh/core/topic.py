@@ -27,6 +27,8 @@ __all__ = [
     "Pattern",
     "captures",
     "check_pattern",
+    "check_program_pattern",
+    "check_program_topic",
     "check_topic",
     "is_valid_pattern",
     "is_valid_topic",
@@ -79,6 +81,22 @@ def check_pattern(pattern: str, *, limit: int = LIMIT) -> str:
     Raises ``TopicError``, which says what is wrong with it.
     """
     return _checked(_plain(pattern), limit, True)
+
+
+def check_program_topic(topic: str) -> str:
+    """A topic that a program may publish on: not one of the mesh's own. Raises ``TopicError``."""
+    return _not_ours(check_topic(topic))
+
+
+def check_program_pattern(pattern: str) -> str:
+    """A pattern that a program may serve: not of the mesh's own topics. Raises ``TopicError``."""
+    return _not_ours(check_pattern(pattern))
+
+
+def _not_ours(text: str) -> str:
+    if text.startswith("@"):
+        raise TopicError(text, "what begins with '@' is the mesh's own")
+    return text
 
 
 def _plain(text: str) -> str:

@@ -20,33 +20,43 @@ __all__ = ["Outbox"]
 
 
 class Outbox:
-    """All queues of one node."""
+    """All queues of one node. Before ``run`` and after it nothing is queued."""
 
-    def __init__(self, transport: Transport, limits: Limits, nursery: trio.Nursery) -> None:
+    def __init__(self, transport: Transport, limits: Limits) -> None:
         self._transport = transport
         self._limits = limits
-        self._nursery = nursery
+        self._nursery: trio.Nursery | None = None
         self._queues: dict[NodeId, deque[bytes]] = {}
         self._bytes: Counter[NodeId] = Counter()
         self._total = 0
         self._room = trio.lowlevel.ParkingLot()
         self.dropped: Counter[NodeId] = Counter()
 
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Drain the queues until cancelled."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+
     def send(self, peer: NodeId, frame: bytes) -> bool:
         """Send or queue one frame; False if the peer's queue (or all together) is full."""
         queue = self._queues.get(peer)
-        if queue is None:
-            if self._transport.send_direct(peer, frame):
-                return True
-            queue = self._queues[peer] = deque()
-            self._nursery.start_soon(self._drain, peer, queue, name=f"outbox {peer.hex()[:8]}")
+        if queue is None and self._transport.send_direct(peer, frame):
+            return True
         size = len(frame)
         if (
-            self._bytes[peer] + size > self._limits.outbox_peer_bytes
+            self._nursery is None
+            or self._bytes[peer] + size > self._limits.outbox_peer_bytes
             or self._total + size > self._limits.outbox_total_bytes
         ):
             self.dropped[peer] += 1
             return False
+        if queue is None:
+            queue = self._queues[peer] = deque()
+            self._nursery.start_soon(self._drain, peer, queue, name=f"outbox {peer.hex()[:8]}")
         queue.append(frame)
         self._bytes[peer] += size
         self._total += size
@@ -55,8 +65,7 @@ class Outbox:
     async def _drain(self, peer: NodeId, queue: deque[bytes]) -> None:
         while queue and self._queues.get(peer) is queue:
             if self._transport.send_direct(peer, queue[0]):
-                if self._queues.get(peer) is queue:
-                    self._account(peer, len(queue.popleft()))
+                self._account(peer, len(queue.popleft()))
             else:
                 await self._transport.wait_direct_writable(peer)
         if self._queues.get(peer) is queue:
@@ -75,18 +84,28 @@ class Outbox:
             self._account(peer, sum(map(len, queue)))
         self._bytes.pop(peer, None)
 
-    async def wait_room(self, peer: NodeId) -> None:
-        """Return when something of any queue has gone out."""
-        if self._queues.get(peer):
-            await self._room.park()
-        else:
-            await trio.lowlevel.checkpoint()
+    def forget(self, peer: NodeId) -> None:
+        """The peer left: its count goes with it."""
+        self.dropped.pop(peer, None)
 
     def waiting(self, peer: NodeId) -> int:
         """Bytes that wait for this peer."""
         return self._bytes[peer]
 
+    async def wait_room(self) -> None:
+        """Return when something of any queue has gone out, or was dropped."""
+        if any(self._queues.values()):
+            await self._room.park()
+        else:
+            await trio.lowlevel.checkpoint()
+
     async def flush(self) -> None:
-        """Wait until every queue is empty."""
+        """Return when every queue is empty."""
         while any(self._queues.values()):
             await self._room.park()
+
+    def close(self) -> None:
+        """Nothing goes out any more: drop what waits, and tell who waits."""
+        for peer in list(self._queues):
+            self.discard(peer)
+        self._room.unpark_all()

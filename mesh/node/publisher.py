@@ -14,7 +14,7 @@ frames (it sees the gap) and nobody else does.
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
@@ -27,15 +27,13 @@ from mesh.core.messages import RAW, Batch
 from mesh.core.router import LOCAL, Member, Route
 from mesh.core.types import NodeId
 from mesh.errors import MeshError, MessageTooLarge, NodeClosed, ValueEncodingError
+from mesh.node.airlock import Airlock
 from mesh.transport.base import Transport
 
-__all__ = ["Airlock", "Publisher", "Publishing", "Stream", "check_headers"]
+__all__ = ["Publisher", "Publishing", "Stream", "check_headers"]
 
 _PER_MESSAGE: Final = 16
 """Bytes counted for a message beside its value: CBOR framing and its share of the frame."""
-
-_ROOM: Final = 4 << 20
-"""Bytes that may wait in the airlock before publishers wait too."""
 
 
 class Outlet(Protocol):
@@ -68,65 +66,6 @@ def check_headers(headers: Mapping[str, str] | None, config: Config) -> Mapping[
     if size > config.limits.header_bytes:
         raise MessageTooLarge(size, config.limits.header_bytes)
     return dict(headers)
-
-
-class Airlock:
-    """Sealed frames on their way to the broadcast socket, in order."""
-
-    def __init__(self, transport: Transport, config: Config) -> None:
-        self._transport = transport
-        self._config = config
-        self._queue: deque[tuple[bytes, bytes]] = deque()
-        self._bytes = 0
-        self._filled = trio.Event()
-        self._emptied = trio.lowlevel.ParkingLot()
-        self.lossy = 0  # frames sent while some subscriber's pipe was full: that one lost them
-        self.full = False
-
-    def send(self, tag: bytes, frame: bytes) -> None:
-        """Send, or queue behind what already waits."""
-        if not self._queue and self._transport.publish(tag, frame):
-            return
-        self._queue.append((tag, frame))
-        self._bytes += len(frame)
-        self.full = self._bytes > _ROOM
-        self._filled.set()
-
-    async def run(self) -> None:
-        """Drain: wait for a full pipe for a bounded patience, then go on without it."""
-        patience = self._config.congestion_patience
-        while True:
-            await self._filled.wait()
-            give_up = trio.current_time() + patience
-            while self._queue:
-                tag, frame = self._queue[0]
-                if self._transport.publish(tag, frame):
-                    give_up = max(give_up, trio.current_time() + patience / 10)
-                elif trio.current_time() >= give_up:
-                    self._transport.publish_lossy(tag, frame)
-                    self.lossy += 1
-                else:
-                    with trio.move_on_at(give_up):
-                        await self._transport.wait_publishable()
-                    continue
-                self._queue.popleft()
-                self._bytes -= len(frame)
-                self.full = self._bytes > _ROOM
-                if not self.full:
-                    self._emptied.unpark_all()
-                if not len(self._queue) % 16:
-                    await trio.lowlevel.checkpoint()
-            self._filled = trio.Event()
-            self._emptied.unpark_all()
-
-    async def wait_room(self) -> None:
-        """Return when publishers may go on."""
-        while self.full:
-            await self._emptied.park()
-
-    async def flush(self) -> None:
-        while self._queue:
-            await self._emptied.park()
 
 
 class Stream:
@@ -265,8 +204,7 @@ class Publishing:
         self.outlet = outlet
         self.airlock = Airlock(transport, config)
         self.streams: dict[str, Stream] = {}
-        # One message must fit a frame beside its topic, headers and CBOR framing.
-        self.largest = config.limits.frame_bytes - 16384
+        self.largest = config.limits.value_bytes
         self._dirty: list[Stream] = []
         self._wake = trio.Event()
         self._directed: Counter[tuple[NodeId, str]] = Counter()
@@ -294,6 +232,11 @@ class Publishing:
             await self._wake.wait()
             self._wake = trio.Event()
             self.flush()
+
+    def forget(self, peer: NodeId) -> None:
+        """The peer left: what is directed to it next begins anew."""
+        for key in [key for key in self._directed if key[0] == peer]:
+            del self._directed[key]
 
     def to_member(self, member: Member, group: str, batch: Batch) -> None:
         if member.peer == LOCAL:

@@ -44,11 +44,11 @@ class Consumer(Protocol):
 class Pump:
     """The transport's events (``TransportEvents``) and the engine's effects, joined."""
 
-    def __init__(self, engine: Engine, transport: Transport, consumer: Consumer) -> None:
+    def __init__(self, engine: Engine, transport: Transport, outbox: Outbox, consumer: Consumer) -> None:
         self.engine = engine
         self._transport = transport
+        self._outbox = outbox
         self._consumer = consumer
-        self.outbox: Outbox | None = None
         self._dial_of: dict[IntroRoute, int] = {}
         self._route_of: dict[int, IntroRoute] = {}
         self._wake = trio.Event()
@@ -166,13 +166,11 @@ class Pump:
             self._transport.close_intro(route)
 
     def _open_link(self, effect: do.OpenLink) -> None:
-        assert self.outbox is not None
-        self.outbox.discard(effect.peer)
+        self._outbox.discard(effect.peer)
         self._transport.open_link(effect.peer, effect.link_key, effect.endpoint)
 
     def _close_link(self, effect: do.CloseLink) -> None:
-        assert self.outbox is not None
-        self.outbox.discard(effect.peer)
+        self._outbox.discard(effect.peer)
         self._transport.close_link(effect.peer)
 
     def _send_direct(self, effect: do.SendDirect) -> None:
@@ -180,8 +178,7 @@ class Pump:
 
     def send(self, peer: NodeId, message: Any) -> bool:
         """Encode and queue a message for a peer; False if its queue is full."""
-        assert self.outbox is not None
-        return self.outbox.send(peer, encode_direct(message))
+        return self._outbox.send(peer, encode_direct(message))
 
     def _publish(self, effect: do.PublishFrame) -> None:
         if not self._transport.publish(effect.tag, effect.frame):

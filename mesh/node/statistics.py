@@ -6,10 +6,18 @@ published = delivered + dropped + lost + queued.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-__all__ = ["PeerStatistics", "Statistics", "SubscriptionStatistics"]
+from mesh.core.types import NodeId
+from mesh.discovery.base import Discovery
+from mesh.node.message import Peer
+from mesh.node.subscription import Subscription
+from mesh.node.switchboard import Switchboard
+
+__all__ = ["PeerStatistics", "Statistics", "SubscriptionStatistics", "collect"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +70,60 @@ class Statistics:
     candidates_dropped: int
     peers: Mapping[str, PeerStatistics]
     subscriptions: tuple[SubscriptionStatistics, ...]
+
+
+def collect(board: Switchboard, mechanisms: Sequence[Discovery]) -> Statistics:
+    """What the parts of a node have counted up to now."""
+    inbox, engine = board.inbox, board.engine
+    subscriptions = tuple(map(_of_subscription, inbox.subscriptions.values()))
+    reasons = _rejected(board, mechanisms)
+    return Statistics(
+        published=board.publishing.published,
+        received=inbox.received,
+        delivered=inbox.delivered,
+        lost=inbox.lost,
+        dropped=inbox.dropped,
+        repaired=0,
+        rejected=sum(reasons.values()),
+        rejected_by_reason=MappingProxyType(reasons),
+        duplicates=inbox.duplicates,
+        queued=sum(each.queued for each in subscriptions),
+        congested=board.publishing.airlock.lossy,
+        requests_in_flight=board.caller.in_flight,
+        requests_served=board.responder.accepted,
+        candidates_dropped=engine.introductions.dialer.dropped,
+        peers=MappingProxyType(
+            {peer.id: _of_peer(board, node, peer) for node, peer in board.presence.peers.items()}
+        ),
+        subscriptions=subscriptions,
+    )
+
+
+def _rejected(board: Switchboard, mechanisms: Sequence[Discovery]) -> dict[str, int]:
+    reasons = Counter(board.engine.rejected)
+    reasons.update(board.pump.rejected_by_transport)
+    for mechanism in mechanisms:
+        reasons.update({f"{mechanism.name}_{reason}": n for reason, n in mechanism.rejected.items()})
+    return dict(reasons)
+
+
+def _of_subscription(it: Subscription) -> SubscriptionStatistics:
+    return SubscriptionStatistics(
+        it.pattern, it.group, it.received, it.delivered, it.dropped, it.lost, it.queued
+    )
+
+
+def _of_peer(board: Switchboard, node: NodeId, peer: Peer) -> PeerStatistics:
+    session = board.engine.links.sessions.get(node)
+    return PeerStatistics(
+        peer.id,
+        peer.name,
+        peer.rtt,
+        board.inbox.received_from[node],
+        board.inbox.lost_from[node],
+        board.outbox.waiting(node),
+        board.outbox.dropped[node],
+        MappingProxyType(
+            {} if session is None else {reason.value: n for reason, n in session.strikes.counts.items()}
+        ),
+    )

@@ -21,7 +21,7 @@ from mesh.core.messages import Batch, InterestEntry
 from mesh.errors import ConfigError, NodeClosed, Overflowed
 from mesh.node.message import Message, Origin
 
-__all__ = ["Overflow", "Subscription", "check_overflow"]
+__all__ = ["Overflow", "Subscription", "check_subscription"]
 
 Overflow = Literal["drop_oldest", "drop_newest", "backpressure", "raise"]
 
@@ -29,8 +29,12 @@ _FAIR: Final = 256
 """Messages handed out between two yields to the scheduler: about 100 µs of a program's time."""
 
 
-def check_overflow(overflow: str, buffer: int) -> Overflow:
-    """Judge a caller's overflow policy and buffer. Raises ``ConfigError``."""
+def check_subscription(overflow: str, buffer: int, history: int, group: str | None) -> Overflow:
+    """Judge what a caller asked for. Raises ``ConfigError`` that names the setting."""
+    if history:
+        raise ConfigError("this version does not have it: leave it out", key="history")
+    if group is not None and (type(group) is not str or not 0 < len(group) <= 64 or not group.isprintable()):
+        raise ConfigError(f"{group!r} is not a name of 1 to 64 printable characters", key="group")
     if overflow not in get_args(Overflow):
         raise ConfigError(f"{overflow!r} is not one of {', '.join(get_args(Overflow))}", key="overflow")
     if overflow == "backpressure":
@@ -39,8 +43,8 @@ def check_overflow(overflow: str, buffer: int) -> Overflow:
             "use drop_oldest, drop_newest or raise",
             key="overflow",
         )
-    if buffer < 1:
-        raise ConfigError(f"{buffer} is not a number of messages above 0", key="buffer")
+    if type(buffer) is not int or buffer < 1:
+        raise ConfigError(f"{buffer!r} is not a number of messages above 0", key="buffer")
     return overflow  # type: ignore[return-value]
 
 

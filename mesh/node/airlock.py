@@ -1,0 +1,88 @@
+"""Sealed frames on their way to the broadcast socket, in order.
+
+``send`` → straight to the transport while every subscriber's pipe takes it → else a queue, drained by ``run``.
+While the queue is over a bound publishers wait.  A pipe that stays full for a bounded patience loses
+frames, which its subscriber sees as a gap, and nobody else does.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import trio
+
+from mesh.config import Config
+from mesh.transport.base import Transport
+
+__all__ = ["Airlock"]
+
+_ROOM: Final = 4 << 20
+"""Bytes that may wait here before publishers wait too."""
+
+
+class Airlock:
+    """What waits for the broadcast socket of one node."""
+
+    def __init__(self, transport: Transport, config: Config) -> None:
+        self._transport = transport
+        self._config = config
+        self._queue: deque[tuple[bytes, bytes]] = deque()
+        self._bytes = 0
+        self._filled = trio.Event()
+        self._emptied = trio.lowlevel.ParkingLot()
+        self.lossy = 0  # frames sent while some subscriber's pipe was full: that one lost them
+        self.full = False
+
+    def send(self, tag: bytes, frame: bytes) -> None:
+        """Send, or queue behind what already waits."""
+        if not self._queue and self._transport.publish(tag, frame):
+            return
+        self._queue.append((tag, frame))
+        self._bytes += len(frame)
+        self.full = self._bytes > _ROOM
+        self._filled.set()
+
+    async def run(self) -> None:
+        """Drain: wait for a full pipe for a bounded patience, then go on without it."""
+        patience = self._config.congestion_patience
+        while True:
+            await self._filled.wait()
+            give_up = trio.current_time() + patience
+            while self._queue:
+                tag, frame = self._queue[0]
+                if self._transport.publish(tag, frame):
+                    give_up = max(give_up, trio.current_time() + patience / 10)
+                elif trio.current_time() >= give_up:
+                    self._transport.publish_lossy(tag, frame)
+                    self.lossy += 1
+                else:
+                    with trio.move_on_at(give_up):
+                        await self._transport.wait_publishable()
+                    continue
+                self._queue.popleft()
+                self._bytes -= len(frame)
+                self.full = self._bytes > _ROOM
+                if not self.full:
+                    self._emptied.unpark_all()
+                if not len(self._queue) % 16:
+                    await trio.lowlevel.checkpoint()
+            self._filled = trio.Event()
+            self._emptied.unpark_all()
+
+    async def wait_room(self) -> None:
+        """Return when publishers may go on."""
+        while self.full:
+            await self._emptied.park()
+
+    async def flush(self) -> None:
+        """Return when nothing waits any more."""
+        while self._queue:
+            await self._emptied.park()
+
+    def close(self) -> None:
+        """Nothing goes out any more: drop what waits, and tell who waits."""
+        self._queue.clear()
+        self._bytes = 0
+        self.full = False
+        self._emptied.unpark_all()

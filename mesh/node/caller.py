@@ -1,0 +1,287 @@
+"""The caller's side of requests.
+
+request → the least busy responder (or the one asked for) → its link, or our own responder → replies come
+back by number into the ``_Call`` → the program.  A call that ends before its last reply (cancelled,
+out of time, enough replies) is cancelled over there too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import trio
+
+from mesh.core.messages import (
+    RAW,
+    Batch,
+    CancelMessage,
+    CreditMessage,
+    ErrorMessage,
+    ReplyMessage,
+    RequestMessage,
+)
+from mesh.core.router import LOCAL, Member
+from mesh.core.types import NodeId
+from mesh.errors import MeshError, NoResponders, PeerGone, RemoteError, RequestTimeout
+from mesh.node.background import background
+from mesh.node.message import Origin, read_value
+from mesh.node.request import NOT_SERVED, REFUSALS, STOPPED, Network, Reply, encode
+
+__all__ = ["Caller"]
+
+_LONGEST: Final = 10 * 365 * 86400.0
+"""Seconds that the wire is told for "no limit"."""
+
+
+@dataclass(slots=True)
+class _Call:
+    """One request in flight to one responder."""
+
+    number: int
+    member: Member
+    topic: str
+    replies: deque[ReplyMessage | ErrorMessage | MeshError] = field(default_factory=deque)
+    arrived: trio.Event = field(default_factory=trio.Event)
+    done: bool = False
+
+    def put(self, reply: ReplyMessage | ErrorMessage | MeshError) -> None:
+        self.replies.append(reply)
+        self.arrived.set()
+
+    async def next(self) -> ReplyMessage | ErrorMessage | MeshError:
+        while not self.replies:
+            self.arrived = trio.Event()
+            await self.arrived.wait()
+        reply = self.replies.popleft()
+        self.done = not isinstance(reply, ReplyMessage) or reply.last
+        return reply
+
+
+class OwnResponder(Protocol):
+    """This node's own responder: it takes requests without the wire."""
+
+    def serve_locally(self, message: RequestMessage, reply: Callable[[Any], None]) -> None: ...
+    def cancel(self, peer: NodeId, number: int) -> None: ...
+    def credit(self, peer: NodeId, number: int, replies: int) -> None: ...
+
+
+class Caller:
+    """The requests that this node has in flight."""
+
+    def __init__(self, network: Network, own: OwnResponder) -> None:
+        self._network = network
+        self._own = own
+        self._calls: dict[int, _Call] = {}
+        self._next = 1
+        self._outstanding: Counter[NodeId] = Counter()
+        self._turn = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Requests without their last reply."""
+        return len(self._calls)
+
+    # -- what comes back -----------------------------------------------------------
+
+    def received(self, peer: NodeId, message: ReplyMessage | ErrorMessage) -> None:
+        """A reply or error of a peer. Those that nobody waits for any more are ignored."""
+        call = self._calls.get(message.number)
+        if call is not None and call.member.peer == peer:
+            call.put(message)
+
+    def peer_gone(self, peer: NodeId, name: str) -> None:
+        """The peer left: it answers nothing any more."""
+        for call in self._calls.values():
+            if call.member.peer == peer:
+                call.put(PeerGone(peer.hex(), name))
+
+    def close(self, reason: MeshError) -> None:
+        """The node closes: nobody answers any more."""
+        for call in self._calls.values():
+            call.put(reason)
+
+    # -- one call --------------------------------------------------------------------
+
+    def _begin(self, member: Member, topic: str) -> _Call:
+        if len(self._calls) >= self._network.config.limits.pending_requests:
+            raise MeshError(f"more than {len(self._calls)} requests are in flight")
+        call = _Call(self._next, member, topic)
+        self._next += 1
+        self._calls[call.number] = call
+        self._outstanding[member.peer] += 1
+        return call
+
+    def _end(self, call: _Call) -> None:
+        del self._calls[call.number]
+        peer = call.member.peer
+        self._outstanding[peer] -= 1
+        if not self._outstanding[peer]:
+            del self._outstanding[peer]
+        if call.done:
+            return
+        if peer == LOCAL:
+            self._own.cancel(LOCAL, call.number)
+        else:
+            self._network.send_nowait(peer, CancelMessage(call.number))
+
+    async def _send(self, call: _Call, message: RequestMessage) -> None:
+        if call.member.peer == LOCAL:
+            self._own.serve_locally(message, lambda reply: self.received(LOCAL, reply))
+        else:
+            await self._network.send(call.member.peer, message)
+
+    def choose(self, members: Sequence[Member]) -> Member:
+        """The least busy: by what we have in flight there, then by the load it last told, then by turns."""
+        outstanding, load = self._outstanding, self._network.peer_load
+        self._turn += 1
+        first = self._turn % len(members)
+        return min(
+            (*members[first:], *members[:first]),
+            key=lambda member: (outstanding[member.peer], load(member.peer)),
+        )
+
+    def _error(self, call: _Call, answer: ErrorMessage | MeshError) -> MeshError:
+        if isinstance(answer, MeshError):
+            return answer
+        if answer.type_name == NOT_SERVED:
+            return NoResponders(call.topic)
+        peer = self._network.peer(call.member.peer)
+        if answer.type_name == STOPPED:
+            return PeerGone(peer.id, peer.name, f"stopped serving {call.topic!r}")
+        return RemoteError(answer.type_name.removeprefix("@"), answer.text, peer.id)
+
+    # -- one reply ---------------------------------------------------------------------
+
+    async def request(
+        self,
+        topic: str,
+        value: Any,
+        *,
+        timeout: float,
+        members: Sequence[Member],
+        headers: Mapping[str, str] | None,
+    ) -> Any:
+        """One reply's value. A responder that has not touched the request is passed over."""
+        kind, data = encode(value, self._network.config)
+        left = list(members)
+        deadline = trio.current_time() + timeout
+        await trio.lowlevel.checkpoint_if_cancelled()
+        with trio.move_on_at(deadline):
+            while left:
+                member = self.choose(left)
+                left.remove(member)
+                call = self._begin(member, topic)
+                try:
+                    message = RequestMessage(
+                        call.number, topic, kind, data, headers, _budget(deadline), 1, False
+                    )
+                    try:
+                        await self._send(call, message)
+                    except PeerGone:
+                        continue
+                    answer = await call.next()
+                    if isinstance(answer, ReplyMessage):
+                        return self._value_of(call, answer)
+                    if isinstance(answer, ErrorMessage) and answer.type_name in REFUSALS and left:
+                        continue
+                    raise self._error(call, answer)
+                finally:
+                    self._end(call)
+            raise NoResponders(topic)
+        raise RequestTimeout(topic, timeout)
+
+    def _value_of(self, call: _Call, answer: ReplyMessage) -> Any:
+        if answer.data is None:
+            peer = self._network.peer(call.member.peer)
+            raise RemoteError("StopAsyncIteration", "the stream ended without a value", peer.id)
+        return read_value(answer.kind, answer.data)
+
+    # -- many replies ------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def request_many(
+        self,
+        topic: str,
+        value: Any,
+        *,
+        timeout: float,
+        members: Sequence[Member],
+        headers: Mapping[str, str] | None,
+    ) -> AsyncIterator[AsyncIterator[Reply]]:
+        """Every responder's replies, as they come, until all have ended or the time is up."""
+        kind, data = encode(value, self._network.config)
+        window = self._network.config.stream_window
+        deadline = trio.current_time() + timeout
+        send, receive = trio.open_memory_channel[Reply](0)
+
+        async def follow(call: _Call, mine: trio.MemorySendChannel[Reply]) -> None:
+            async with mine:
+                try:
+                    message = RequestMessage(
+                        call.number, topic, kind, data, headers, _budget(deadline), window, True
+                    )
+                    try:
+                        await self._send(call, message)
+                    except MeshError as error:  # PeerGone, NodeClosed: this responder's reply
+                        call.put(error)
+                    taken = 0
+                    while not call.done:
+                        reply = self._reply(call, await call.next())
+                        if reply is not None:
+                            await mine.send(reply)
+                        taken += 1
+                        if taken * 2 >= window and not call.done:
+                            self._credit(call, taken)
+                            taken = 0
+                finally:
+                    self._end(call)
+
+        async with background() as nursery:
+            async with send:
+                for member in members:
+                    nursery.start_soon(follow, self._begin(member, topic), send.clone())
+            async with receive:
+                try:
+                    yield _until(receive, deadline)
+                finally:
+                    nursery.cancel_scope.cancel()  # before nobody takes replies any more
+
+    def _credit(self, call: _Call, replies: int) -> None:
+        if call.member.peer == LOCAL:
+            self._own.credit(LOCAL, call.number, replies)
+        else:
+            self._network.send_nowait(call.member.peer, CreditMessage(call.number, replies))
+
+    def _reply(self, call: _Call, answer: ReplyMessage | ErrorMessage | MeshError) -> Reply | None:
+        sender = self._network.peer(call.member.peer)
+        if not isinstance(answer, ReplyMessage):
+            return Reply(
+                Origin(Batch(call.topic, 0, 0, RAW, [b""], None), sender), b"", self._error(call, answer)
+            )
+        if answer.data is None:
+            return None  # the end of a stream
+        headers = {0: answer.headers} if answer.headers else None
+        batch = Batch(call.topic, 0, 0, answer.kind, [answer.data], headers)
+        return Reply(Origin(batch, sender), answer.data)
+
+
+def _budget(deadline: float) -> int:
+    """The milliseconds that are left."""
+    return max(1, int(min(deadline - trio.current_time(), _LONGEST) * 1000))
+
+
+async def _until(receive: trio.MemoryReceiveChannel[Reply], deadline: float) -> AsyncIterator[Reply]:
+    while True:
+        reply: Reply | None = None
+        with trio.move_on_at(deadline):
+            try:
+                reply = await receive.receive()
+            except trio.EndOfChannel:
+                return
+        if reply is None:
+            return
+        yield reply

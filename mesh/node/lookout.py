@@ -1,0 +1,93 @@
+"""Where the others are: what discovery turns up goes to the engine, and our addresses to discovery.
+
+mechanism → ``found`` → engine's hint.  Interfaces change → ``advertise`` → our signed record, and every
+mechanism.  Opening a node ``settle``\\ s: it waits a moment for those whom discovery reports at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import trio
+
+from mesh.config import Config
+from mesh.core.engine import Engine
+from mesh.discovery.base import Announcement, Candidate, Discovery, Status
+from mesh.discovery.interfaces import advertised, watch
+from mesh.node.presence import Presence
+from mesh.transport.base import Bound
+
+__all__ = ["Lookout"]
+
+
+class Lookout:
+    """The discovery of one node. ``apply`` carries out what the engine wants done."""
+
+    def __init__(self, engine: Engine, presence: Presence, config: Config, apply: Callable[[], None]) -> None:
+        self._engine = engine
+        self._presence = presence
+        self._config = config
+        self._apply = apply
+        self._bound = Bound(())
+        self._heard_of = trio.Event()
+        self.mechanisms: list[Discovery] = []
+        self.status: dict[str, Status] = {}
+
+    async def run(
+        self,
+        bound: Bound,
+        mechanisms: Sequence[Discovery],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Announce what was bound, and look, until cancelled."""
+        self._bound = bound
+        self.mechanisms = list(mechanisms)
+        self._advertise()
+        async with trio.open_nursery() as nursery:
+            for mechanism in self.mechanisms:
+                nursery.start_soon(self._begin, nursery, mechanism)
+            nursery.start_soon(watch, lambda _: self._advertise())
+            task_status.started()
+
+    async def _begin(self, nursery: trio.Nursery, mechanism: Discovery) -> None:
+        self.status[mechanism.name] = await nursery.start(mechanism.run, self._announcement(), self._found)
+
+    def _found(self, candidate: Candidate) -> None:
+        self._engine.hint(
+            candidate.node, candidate.intros, trio.current_time(), permanent=candidate.source == "seeds"
+        )
+        if candidate.node != self._engine.node:
+            self._heard_of.set()
+        self._apply()
+
+    def _advertise(self) -> None:
+        """Our addresses as they are now: into the record, and to discovery."""
+        addresses = advertised(self._bound.addresses, limit=self._config.limits.addresses_per_node)
+        if addresses == self._engine.record.addresses:
+            return
+        self._engine.set_addresses(addresses, trio.current_time())
+        self._presence.own = replace(self._presence.own, endpoints=tuple(a.intro for a in addresses))
+        self._apply()
+        for mechanism in self.mechanisms:
+            mechanism.update(self._announcement())
+
+    def _announcement(self) -> Announcement:
+        return Announcement(self._engine.node, tuple(a.intro for a in self._engine.record.addresses))
+
+    async def settle(self) -> None:
+        """Wait, for a bounded time, for those whom discovery reports at once."""
+        names = {mechanism.name for mechanism in self.mechanisms}
+        if not names:
+            return
+        quick = self._config.quick_discovery
+        if "mdns" in names and "scout" not in names:
+            quick = self._config.quick_discovery_mdns
+        with trio.move_on_after(quick):
+            await self._heard_of.wait()
+        if not self._heard_of.is_set():
+            return
+        with trio.move_on_after(self._config.settle_timeout):
+            while self._engine.unresolved():
+                await self._presence.changed.park()
