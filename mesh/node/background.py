@@ -23,6 +23,8 @@ async def background() -> AsyncIterator[trio.Nursery]:
         async with trio.open_nursery() as nursery:
             try:
                 yield nursery
+            except trio.Cancelled:
+                raise  # of this nursery, which ends it here, or of one around, which ends it there
             except BaseException as error:  # noqa: BLE001
                 # Policy: it is the program's, and is raised again below.
                 failure = error
@@ -31,7 +33,7 @@ async def background() -> AsyncIterator[trio.Nursery]:
         if group.subgroup(KeyboardInterrupt) is not None:
             # Ctrl-C may be noticed in any task: it is the program's, not a failure of that task.
             raise KeyboardInterrupt from None
-        if failure is None or isinstance(failure, trio.Cancelled):
+        if failure is None:
             raise
         raise BaseExceptionGroup("a task behind the block failed too", [failure, group]) from None
     try:
