@@ -7,7 +7,6 @@ discovery; all of it → ``Node``.  This is the one place that knows all the lay
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -15,11 +14,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from mesh.config import Config
 from mesh.core.engine import Papers
+from mesh.core.fields import check_name
 from mesh.core.keys import beacon_key
 from mesh.discovery.factory import create
 from mesh.discovery.seeds import Seeds
 from mesh.errors import ConfigError
 from mesh.home import Credentials, Home
+from mesh.home.home import host_name
 from mesh.node.node import Node
 from mesh.transport.base import LinkKey
 from mesh.transport.zmqtransport import ZmqTransport
@@ -55,14 +56,17 @@ async def open_node(
 
     Raises ``ConfigError``, ``CredentialError``, ``TransportError``.
     """
-    settings = Config.lan() if config is None else config
+    settings = _settings(config)
+    endpoints = _endpoints("listen", DEFAULT_LISTEN if listen is None else listen)
+    seeds = _endpoints("connect", connect)
+    called = f"{host_name()}-{os.getpid()}" if name is None else name
+    wrong = check_name(called)
+    if wrong is not None:
+        raise ConfigError(f"{called!r}: {wrong}", key="name")
     where = Home(home)
     credentials = where.credentials(mesh_name=mesh_name)
-    called = _check_name(name or f"{socket.gethostname().split('.')[0][:40]}-{os.getpid()}")
     link = _fresh_link_key()
-    transport = ZmqTransport(
-        tuple(DEFAULT_LISTEN if listen is None else listen), link, credentials.mesh, settings
-    )
+    transport = ZmqTransport(endpoints, link, credentials.mesh, settings)
     node = Node(
         called,
         settings,
@@ -73,7 +77,7 @@ async def open_node(
     )
     mechanisms = list(create(discovery, beacon_key=beacon_key(credentials.mesh), limits=settings.limits))
     # The daemon of this home, if one runs, knows the whole mesh already: ask it first.
-    seeds = [*connect, *(endpoint for endpoint in where.daemon_endpoints() if endpoint not in (listen or ()))]
+    seeds += [endpoint for endpoint in where.daemon_endpoints() if endpoint not in endpoints]
     if seeds:
         mechanisms.insert(0, Seeds(seeds))
     async with node.run(mechanisms):
@@ -98,7 +102,20 @@ def _fresh_link_key() -> LinkKey:
     return LinkKey(secret.public_key().public_bytes_raw(), secret.private_bytes_raw())
 
 
-def _check_name(name: str) -> str:
-    if not 0 < len(name) <= 64 or not name.isprintable():
-        raise ConfigError(f"{name!r} is not a name of 1 to 64 printable characters", key="name")
-    return name
+def _settings(config: Config | None) -> Config:
+    given: object = config
+    if given is None:
+        return Config.lan()
+    if not isinstance(given, Config):
+        raise ConfigError(f"{given!r} is not a mesh.Config: Config.lan() makes one", key="config")
+    return given
+
+
+def _endpoints(key: str, given: Sequence[str]) -> list[str]:
+    if isinstance(given, str):
+        raise ConfigError(f"expected a list of endpoints, got {given!r}", key=key)
+    endpoints: list[object] = list(given)
+    for endpoint in endpoints:
+        if not isinstance(endpoint, str):
+            raise ConfigError(f"{endpoint!r} is not an endpoint such as tcp://*:7400", key=key)
+    return list(given)

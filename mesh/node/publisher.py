@@ -35,6 +35,9 @@ __all__ = ["Publisher", "Publishing", "Stream", "check_headers"]
 _PER_MESSAGE: Final = 16
 """Bytes counted for a message beside its value: CBOR framing and its share of the frame."""
 
+_PER_HEADER: Final = 8
+"""Likewise for a header beside its name and value."""
+
 
 class Outlet(Protocol):
     """What publishing needs of the node."""
@@ -52,20 +55,31 @@ class Outlet(Protocol):
 
 
 def check_headers(headers: Mapping[str, str] | None, config: Config) -> Mapping[str, str] | None:
-    """Judge a caller's headers. Raises ``ValueEncodingError`` or ``MessageTooLarge``."""
+    """Judge a caller's headers, and copy them. Raises ``ValueEncodingError`` or ``MessageTooLarge``."""
     if not headers:
         return None
+    called = type(headers).__name__
+    if not isinstance(headers, Mapping):
+        raise ValueEncodingError(called, "headers map text to text")
     if len(headers) > config.limits.headers:
-        raise MessageTooLarge(len(headers), config.limits.headers)
-    size = 0
+        raise ValueEncodingError(called, f"more than {config.limits.headers} headers")
+    plain: dict[str, str] = {}
     pairs: Any = headers.items()  # what a caller really gave is checked here
     for name, value in pairs:
         if not isinstance(name, str) or not isinstance(value, str):
-            raise ValueEncodingError(type(headers).__name__, "headers map text to text")
-        size += len(name) + len(value)
+            raise ValueEncodingError(called, "headers map text to text")
+        plain[str.__str__(name)] = str.__str__(value)  # of a StrEnum, say: CBOR carries plain text only
+    try:
+        size = _header_bytes(plain)
+    except UnicodeEncodeError:
+        raise ValueEncodingError(called, "a header has a lone surrogate, which UTF-8 cannot carry") from None
     if size > config.limits.header_bytes:
         raise MessageTooLarge(size, config.limits.header_bytes)
-    return dict(headers)
+    return plain
+
+
+def _header_bytes(headers: Mapping[str, str]) -> int:
+    return sum(len(name.encode()) + len(value.encode()) for name, value in headers.items())
 
 
 class Stream:
@@ -77,8 +91,7 @@ class Stream:
         self._outlet = publishing.outlet
         self._batch_bytes = publishing.outlet.config.batch_bytes
         self._last = publishing.outlet.config.batch_messages - 1
-        self.sequence = 0
-        self.published = 0
+        self.sequence = 0  # of the first message of the batch being filled
         self._values: list[bytes] = []
         self._kinds: bytearray | None = None  # None while all are RAW
         self._headers: dict[int, Mapping[str, str]] | None = None
@@ -87,6 +100,14 @@ class Stream:
         self._route: Route | None = None
         self._generation = -1
 
+    @property
+    def count(self) -> int:
+        """Messages published on this topic."""
+        return self.sequence + len(self._values)
+
+    # Ctrl-C waits for the end of these two: no half message, and no half-sent fan-out.
+
+    @trio.lowlevel.enable_ki_protection
     def add(self, value: Any, headers: Mapping[str, str] | None) -> bool:
         """Append one message. True if the batch was flushed with it."""
         values = self._values
@@ -100,49 +121,36 @@ class Stream:
         return self._add(value, headers)
 
     def _add(self, value: Any, headers: Mapping[str, str] | None) -> bool:
+        kind, data = (RAW, value) if type(value) is bytes else encode_value(value)
+        if len(data) > self._publishing.largest:
+            raise MessageTooLarge(len(data), self._publishing.largest)
+        size = len(data) + _PER_MESSAGE
+        if headers is not None:
+            size += _header_bytes(headers) + _PER_HEADER * len(headers)
+        if self._values and self._size + size > self._batch_bytes:
+            self.flush()  # a frame holds 64 KiB or one larger message, never two
         values = self._values
-        if not values and self._publishing.refusal is not None:
-            raise self._publishing.refusal
-        if type(value) is bytes:
-            data = value
-            if self._kinds is not None:
-                self._kinds.append(RAW)
-        else:
-            kind, data = encode_value(value)
-            if self._kinds is None:
-                if kind != RAW:
-                    self._kinds = bytearray(len(values))
-                    self._kinds.append(kind)
-            else:
-                self._kinds.append(kind)
-        size = len(data)
-        if size > self._publishing.largest:
-            if self._kinds is not None:
-                self._kinds.pop()
-            raise MessageTooLarge(size, self._publishing.largest)
+        if not values:
+            if self._publishing.refusal is not None:
+                raise self._publishing.refusal.with_traceback(None)
+            self._began = time.time_ns() // 1000
+            self._publishing.dirty(self)
+        if self._kinds is not None:
+            self._kinds.append(kind)
+        elif kind != RAW:
+            self._kinds = bytearray(len(values))
+            self._kinds.append(kind)
         if headers is not None:
             self._headers = self._headers or {}
             self._headers[len(values)] = headers
-        if not values:
-            self._began = time.time_ns() // 1000
-            self._publishing.dirty(self)
-        elif self._size + size > self._batch_bytes:
-            # A frame holds 64 KiB or one larger message, never two.
-            held = self._headers.pop(len(values), None) if self._headers is not None else None
-            last = None if self._kinds is None else self._kinds.pop()
-            self.flush()
-            values = self._values
-            self._kinds = None if last is None else bytearray((last,))
-            self._headers = None if held is None else {0: held}
-            self._began = time.time_ns() // 1000
-            self._publishing.dirty(self)
         values.append(data)
-        self._size += size + _PER_MESSAGE
+        self._size += size
         if self._size >= self._batch_bytes or len(values) > self._last:
             self.flush()
             return True
         return False
 
+    @trio.lowlevel.enable_ki_protection
     def flush(self) -> None:
         """Send the batch that is being filled."""
         values = self._values
@@ -163,7 +171,6 @@ class Stream:
         self._headers = None
         self._size = 0
         self.sequence += count
-        self.published += count
         outlet = self._outlet
         generation = outlet.route_generation()
         route = self._route
@@ -208,6 +215,7 @@ class Publishing:
         self._dirty: list[Stream] = []
         self._wake = trio.Event()
         self._directed: Counter[tuple[NodeId, str]] = Counter()
+        self.directed_messages = 0
         self.refusal: MeshError | None = None  # why nothing can be published any more
 
     def stream(self, topic: str) -> Stream:
@@ -252,11 +260,13 @@ class Publishing:
         key = (peer, topic)
         number = self._directed[key]
         self._directed[key] = number + 1
+        self.directed_messages += 1
         return Batch(topic, number, time.time_ns() // 1000, kind, [data], {0: headers} if headers else None)
 
     @property
     def published(self) -> int:
-        return sum(stream.published + len(stream._values) for stream in self.streams.values())
+        """Messages published, those in batches that are being filled among them."""
+        return self.directed_messages + sum(stream.count for stream in self.streams.values())
 
 
 class Publisher:

@@ -135,6 +135,7 @@ class Pump:
 
     # -- effects -----------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     def apply(self) -> None:
         """Carry out what the engine wants done."""
         taken = self.engine.take_effects()
