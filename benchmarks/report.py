@@ -22,9 +22,15 @@ def _median(figures: Mapping[str, Any], key: str) -> float | None:
 def _number(key: str, form: str, scale: float = 1.0) -> Cell:
     def cell(figures: Mapping[str, Any], _: Mapping[str, Any]) -> str:
         value = _median(figures, key)
-        return "-" if value is None else format(value * scale, form)
+        if value is None:
+            return "-"
+        return format(value * scale, form if value * scale >= 10 else ".2f")
 
     return cell
+
+
+def _missing(figures: Mapping[str, Any], _: Mapping[str, Any]) -> str:
+    return format(figures["missing"]["median"], ",.0f") if "missing" in figures else "-"
 
 
 def _spread(key: str) -> Cell:
@@ -50,7 +56,7 @@ _COLUMNS: dict[str, list[tuple[str, Cell]]] = {
         ("spread", _spread("rate")),
         ("MB/s", _number("megabytes", ",.1f")),
         ("ours ÷ it", ratio("rate")),
-        ("missing", _number("missing", ",.0f")),
+        ("missing", _missing),
         ("pub CPU µs/msg", _number("publisher_cpu_us", ".2f")),
         ("of it Python", _number("publisher_thread_us", ".2f")),
         ("sub CPU µs/msg", _number("subscriber_cpu_us", ".2f")),
