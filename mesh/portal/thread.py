@@ -50,9 +50,12 @@ class Posts(Protocol):
 
 
 class Call(Generic[T]):
-    """One call under way in the node's thread. ``ended`` is called there, once, when it is over."""
+    """``await function()`` in the node's thread. ``ended`` is called, from any thread, when it is over.
 
-    __slots__ = ("_ended", "_function", "_portal", "_scope", "_value", "error", "finished")
+    ``begin`` raises nothing, and after it (even if Ctrl-C cut it short) ``cancel`` always leads to ``ended``.
+    """
+
+    __slots__ = ("_ended", "_function", "_known", "_portal", "_scope", "_value", "error", "finished")
 
     _value: T
 
@@ -63,19 +66,44 @@ class Call(Generic[T]):
         self._function = function
         self._ended = ended
         self._scope = trio.CancelScope()
+        self._known = False  # to the node's thread
         self.error: BaseException | None = None
         self.finished = False  # it came to its own end; else it was cancelled or raised
 
-    def cancel(self) -> None:
-        """Cancel it, from any thread. It ends soon, and says so by ``ended``."""
-        self._portal.soon(self._scope.cancel)
+    def begin(self) -> None:
+        """Let it run soon, after what was begun and posted before."""
+        if not self._portal.soon(self._begin):
+            self._refuse()
 
-    def refuse(self, error: BaseException) -> None:
-        """It cannot even begin."""
-        self.error = error
+    def cancel(self) -> None:
+        """Cancel it, from any thread. It ends soon."""
+        if not self._portal.soon(self._cancel):
+            self._ended()
+
+    # In the node's thread.
+
+    def _begin(self) -> None:
+        self._known = True
+        calls = self._portal.calls
+        if calls is None:
+            self._refuse()
+            return
+        try:
+            calls.start_soon(self._run)
+        except RuntimeError:  # the nursery is closed, and its task has not run since
+            self._refuse()
+
+    def _cancel(self) -> None:
+        if self._known:
+            self._scope.cancel()
+        else:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        self.error = NodeClosed()
         self._ended()
 
-    async def run(self) -> None:
+    async def _run(self) -> None:
         try:
             with self._scope:
                 await self._portal.settle()
@@ -124,7 +152,7 @@ class Portal:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._token: trio.lowlevel.TrioToken | None = None
         self._scope = trio.CancelScope()
-        self._calls: trio.Nursery | None = None
+        self.calls: trio.Nursery | None = None  # the calls under way, while it is inside
         self._leave = trio.Event()
         self._cancelled = False
         self._over = False
@@ -157,7 +185,7 @@ class Portal:
             # Policy: what ends the run is for the program's thread, which asks for ``error``.
             self.error = error
         self._over = True
-        self._calls = None
+        self.calls = None
         _OPEN.discard(self)
         self._entered()
         self._ended()
@@ -168,16 +196,16 @@ class Portal:
             if self._cancelled:
                 self._scope.cancel()
             async with self._manager as self.value:
-                async with trio.open_nursery() as self._calls:
+                async with trio.open_nursery() as self.calls:
                     if self.posts is not None:
-                        self._calls.start_soon(self.posts.run)
+                        self.calls.start_soon(self.posts.run)
                     self.inside = True
                     self._entered()
                     await self._leave.wait()
                     with trio.move_on_after(GRACE):
                         await self.settle()
-                    self._calls.cancel_scope.cancel()
-                self._calls = None
+                    self.calls.cancel_scope.cancel()
+                self.calls = None
 
     # -- crossings ----------------------------------------------------------------
 
@@ -212,24 +240,11 @@ class Portal:
         return True
 
     def call(self, function: Callable[[], Awaitable[T]], ended: Callable[[], object]) -> Call[T]:
-        """Begin ``await function()`` in the thread. ``ended()`` is called there when it's over."""
+        """A call, to be begun. Raises ``ForkError``."""
         self.check()
         if threading.get_ident() == self._thread.ident:
             raise RuntimeError("this would wait in the node's own thread for that thread")
-        call = Call(self, function, ended)
-        if not self.soon(self._begin, call):
-            call.refuse(NodeClosed())
-        return call
-
-    def _begin(self, call: Call[Any]) -> None:
-        calls = self._calls
-        if calls is None:
-            call.refuse(NodeClosed())
-            return
-        try:
-            calls.start_soon(call.run)
-        except RuntimeError:  # the nursery is closed, and its task has not run since
-            call.refuse(NodeClosed())
+        return Call(self, function, ended)
 
     def hop(self, function: Callable[[], T]) -> T:
         """``function()``, run in the thread between two ticks while the caller's waits.

@@ -45,11 +45,18 @@ class _Waiter:
         """Let the waiting thread call ``function`` meanwhile. From any thread."""
         self._news.put(function)
 
-    def wait(self, cancel: Callable[[], object]) -> None:
-        """Return when it is so. Ctrl-C calls ``cancel()`` and waits on; a second one waits no more."""
+    def wait(self, cancel: Callable[[], object], begin: Callable[[], object] | None = None) -> None:
+        """Call ``begin()`` and return when it is so.
+
+        Ctrl-C calls ``cancel()`` and waits on; a second one waits no more.
+        """
         failure: BaseException | None = None
         while True:
             try:
+                if begin is not None:
+                    first = begin
+                    begin = None
+                    first()
                 function = self._news.get()
                 if function is None:
                     break
@@ -73,7 +80,7 @@ class _Gate(Gate):
     def cross(self, function: Callable[[], Awaitable[Any]]) -> Any:
         waiter = _Waiter()
         call = self.portal.call(function, waiter.set)
-        waiter.wait(call.cancel)
+        waiter.wait(call.cancel, call.begin)
         return self.wrap(call.result())
 
     def host(self, visitor: Visitor) -> Any:
@@ -83,7 +90,7 @@ class _Gate(Gate):
         try:
             function = visitor.land(pool, lambda: None if started is None else waiter.run(started))
             call = self.portal.call(function, waiter.set)
-            waiter.wait(call.cancel)
+            waiter.wait(call.cancel, call.begin)
         finally:
             pool.finish()
         if visitor.until_cancelled and isinstance(call.error, NodeClosed):
@@ -104,7 +111,11 @@ class _Block:
     def enter(self) -> Any:
         stay = self._stay
         entered = _Waiter()
-        stay.start(entered.set, self._ended.set)
+        try:
+            stay.start(entered.set, self._ended.set)
+        except BaseException:
+            stay.cancel()
+            raise
         try:
             entered.wait(stay.cancel)
         except BaseException:

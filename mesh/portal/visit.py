@@ -61,6 +61,7 @@ class Visit:
             ended()
 
         self._call = self._portal.call(self._stay, over)
+        self._call.begin()
 
     async def _stay(self) -> None:
         async with self._manager as value:
