@@ -28,7 +28,14 @@ async def live(program: Running) -> None:
 async def test_published_values_arrive_as_json(home: Path) -> None:
     async with started("sub", "home/**", "--json", "--count", "6", home=home) as sub:
         await live(sub)
-        for words in (("21.5",), ('{"on": true}',), ("-5",), ("hello",), ("21.5", "--raw"), ("x", "-H", "unit=°C")):
+        for words in (
+            ("21.5",),
+            ('{"on": true}',),
+            ("-5",),
+            ("hello",),
+            ("21.5", "--raw"),
+            ("x", "-H", "unit=°C"),
+        ):
             done = await mesh("pub", "home/kitchen/thing", *words, "--name", "tester", home=home)
             assert (done.code, done.stdout, done.stderr) == (0, [], [])
         assert await sub.wait(within=30) == 0
@@ -91,7 +98,7 @@ async def test_requests_are_answered_by_a_command(home: Path) -> None:
         assert (await mesh("request", "text/upper", "hello", home=home)).stdout == ["HELLO"]
         assert (await mesh("request", "text/upper", '{"a": 1}', home=home)).stdout == ['{"A": 1}']
         done = await mesh("request", "text/upper", "x", "--all", home=home)
-        assert [json.loads(line) for line in done.stdout] == [{"sender": "upper", "value": "X"}]
+        assert [json.loads(line) for line in done.stdout] == [{"sender": "upper", "value": "X"}], done
         serve.signal(signal.SIGTERM)
         assert await serve.wait() == 0
 

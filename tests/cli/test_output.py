@@ -95,9 +95,7 @@ def test_colours_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tables() -> None:
-    assert table(("A", "LONG"), [("wide cell", "x"), ("b", "")]) == (
-        "A          LONG\nwide cell  x\nb\n"
-    )
+    assert table(("A", "LONG"), [("wide cell", "x"), ("b", "")]) == ("A          LONG\nwide cell  x\nb\n")
 
 
 def test_a_reader_that_went_away() -> None:
