@@ -31,6 +31,7 @@ class Limits:
     candidates: int = 256  # discovery hints remembered; a flood of records costs no more
     addresses_per_node: int = 8  # a laptop on Wi-Fi, Ethernet and VPN, IPv4 and IPv6
     dials_per_second: float = 40.0  # spoofed hints cannot turn a node into a scanner
+    dials_at_once: int = 32  # fifty nodes that start together still answer each other in time
     outbox_peer_bytes: int = 16 << 20  # one stalled peer
     outbox_total_bytes: int = 256 << 20  # all stalled peers together
     replay_window: int = 1024  # RFC 6479
@@ -57,8 +58,10 @@ class Config:
     quick_discovery_mdns: float = 0.2  # the same when mDNS is the only mechanism
     settle_timeout: float = 1.0  # … and then for those it heard of to become live
     live_timeout: float = 2.0  # entering a subscription waits at most this long
-    dial_timeout: float = 1.0  # one introduction on one address
-    attach_timeout: float = 1.0  # from allowed key to first word on the direct link
+    dial_stagger: float = 0.1  # a peer's next address is tried beside the one before
+    dial_yield: float = 0.1  # of two that hear of each other, one leaves the other so long to dial
+    dial_timeout: float = 3.0  # one introduction on one address
+    attach_timeout: float = 2.0  # from allowed key to first word on the direct link
     redial_min: float = 0.25  # full-jitter backoff between tries at a known peer
     redial_max: float = 5.0
     forget_after: float = 600.0  # how long a peer that went silent is still dialled

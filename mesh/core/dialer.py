@@ -1,12 +1,18 @@
 """Whom to dial, and when: hints in, endpoints to try out.
 
 A *target* is somebody we would like to be introduced to: a node (known by its id, from
-discovery or gossip) or a seed (known by its endpoint only).  All addresses of
-a target are tried at once (serial dialling costs minutes on dead addresses, zenoh#2090);
-a round that fails is repeated after a full-jitter backoff; everything is bounded, because
-hints cost a stranger nothing.
+discovery or gossip) or a seed (known by its endpoint only).  A round goes through the addresses of a
+target, the likeliest first, each a moment after the one before and while that one may still
+answer (RFC 8305, "happy eyeballs"): a dead address costs ``dial_stagger``, never a time-out, and
+where the first one works, which is nearly always, nobody pays for the others.  A round that
+fails is repeated after a full-jitter backoff.
 
-``offer`` → target → ``due(clock)`` → rounds of (target, endpoints) → the engine dials →
+Two nodes mostly hear of each other at the same moment; the one with the lower id leaves the other
+``dial_yield`` seconds to dial first.  Everything is bounded, because hints cost a stranger nothing,
+and few dials are under way at once, because many nodes that start together on a
+busy machine would otherwise answer none of them in time.
+
+``offer`` → target → ``due(clock)`` → (target, endpoint) → the engine dials →
 ``failed`` or ``reached``.
 """
 
@@ -14,11 +20,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Final
 
 from mesh.config import Config
 from mesh.core.types import NodeId, RandomBytes
 
 __all__ = ["Dialer", "Target"]
+
+_tries = attrgetter("tries")
+_HOPELESS: Final = 3  # rounds without success after which a target makes room for a new one
 
 
 @dataclass(slots=True)
@@ -32,14 +43,17 @@ class Target:
     tries: int = 0
     next_try: float = 0.0
     dialling: set[str] = field(default_factory=set)
+    untried: list[str] = field(default_factory=list)  # of the present round
+    step_at: float = 0.0  # when the next of them is tried
 
 
 class Dialer:
     """The targets of one node. ``clock`` is monotonic seconds."""
 
-    def __init__(self, config: Config, rng: RandomBytes) -> None:
+    def __init__(self, config: Config, rng: RandomBytes, own: NodeId) -> None:
         self._config = config
         self._rng = rng
+        self._own = own
         self._targets: dict[NodeId | str, Target] = {}
         self._tokens = config.limits.dials_per_second
         self._tokens_at = 0.0
@@ -69,32 +83,63 @@ class Dialer:
         if target is None:
             if len(self._targets) >= self._config.limits.candidates and not permanent:
                 self.dropped += 1
-                return None
+                if not self._evict():
+                    return None
             target = self._targets[key] = Target(node, some, permanent, clock)
+            target.next_try = clock + self._yield(node)
         else:
             changed = set(some) - set(target.endpoints)
             target.endpoints = some
             target.last_hint = clock
-            if (changed or fresh) and not target.dialling and target.next_try > clock:
+            idle = not target.dialling and not target.untried
+            if (changed or fresh) and idle and target.next_try > clock:
                 # A full round's worth of backoff stays: a spoofed hint a millisecond is no reason to dial.
                 target.next_try = min(target.next_try, clock + self._config.redial_min)
         return target
 
+    def _evict(self) -> bool:
+        """Make room: the target that failed most often goes, if it is a hopeless one. Whether there is room now."""
+        idle = [t for t in self._targets.values() if not t.permanent and not t.dialling and not t.untried]
+        worst = max(idle, key=_tries, default=None)
+        if worst is None or worst.tries < _HOPELESS:
+            return False
+        self._targets = {key: target for key, target in self._targets.items() if target is not worst}
+        return True
+
+    def _yield(self, node: NodeId | None) -> float:
+        """Seconds that the other side has to dial first."""
+        return self._config.dial_yield if node is not None and self._own < node else 0.0
+
     def due(self, clock: float, skip: Iterable[NodeId] = ()) -> list[tuple[Target, str]]:
         """The (target, endpoint) pairs to dial now; each must later be ``failed`` or ``reached``."""
         skipped = set(skip)
-        rounds: list[tuple[Target, str]] = []
+        pairs: list[tuple[Target, str]] = []
         self._refill(clock)
+        room = self._config.limits.dials_at_once - self._under_way()
         for target in self._targets.values():
-            if target.dialling or target.next_try > clock or target.node in skipped:
+            if self._due_at(target) > clock or target.node in skipped:
                 continue
-            if self._tokens < 1:
+            if self._tokens < 1 or room < 1:
                 break
-            for endpoint in target.endpoints:
-                self._tokens -= 1
-                target.dialling.add(endpoint)
-                rounds.append((target, endpoint))
-        return rounds
+            if not target.untried:
+                target.untried = list(target.endpoints)
+            endpoint = target.untried.pop(0)
+            target.step_at = clock + self._config.dial_stagger
+            target.dialling.add(endpoint)
+            pairs.append((target, endpoint))
+            self._tokens -= 1
+            room -= 1
+        return pairs
+
+    def _under_way(self) -> int:
+        return sum(len(target.dialling) for target in self._targets.values())
+
+    @staticmethod
+    def _due_at(target: Target) -> float:
+        """When the target's next address is to be tried; infinity while only answers are waited for."""
+        if target.untried:
+            return target.step_at
+        return float("inf") if target.dialling else target.next_try
 
     def _refill(self, clock: float) -> None:
         rate = self._config.limits.dials_per_second
@@ -104,20 +149,37 @@ class Dialer:
     def failed(self, target: Target, endpoint: str, clock: float) -> None:
         """One endpoint of the round did not answer in time, or refused."""
         target.dialling.discard(endpoint)
-        if not target.dialling:
-            ceiling = min(self._config.redial_max, self._config.redial_min * (1 << min(target.tries, 10)))
-            target.tries += 1
-            spread = int.from_bytes(self._rng(4), "big") / 0xFFFFFFFF
-            target.next_try = clock + ceiling * (0.5 + 0.5 * spread)
+        if target.untried:
+            target.step_at = min(target.step_at, clock)  # the next one at once
+        elif not target.dialling:
+            self._back_off(target, clock)
 
-    def hold(self, target: Target, until: float) -> None:
-        """Do not try again before ``until`` (a refusal, a peer that was cut off)."""
-        target.next_try = max(target.next_try, until)
+    def _back_off(self, target: Target, clock: float) -> None:
+        ceiling = min(self._config.redial_max, self._config.redial_min * (1 << min(target.tries, 10)))
+        target.tries += 1
+        spread = int.from_bytes(self._rng(4), "big") / 0xFFFFFFFF
+        target.next_try = clock + ceiling * (0.5 + 0.5 * spread)
 
-    def reached(self, target: Target, node: NodeId) -> None:
+    def mistaken(self, target: Target, endpoint: str, clock: float) -> None:
+        """Somebody else than the node we looked for lives at this endpoint.
+
+        The node's other addresses may be right all the same (every host has the same address on
+        Docker's bridge); if it has none left, its process has gone, and its id with it.
+        """
+        self.failed(target, endpoint, clock)
+        if target.permanent:
+            target.node = None
+            return
+        target.endpoints = tuple(each for each in target.endpoints if each != endpoint)
+        if not target.endpoints and target.node is not None:
+            self.forget(target.node)
+
+    def reached(self, target: Target, node: NodeId, clock: float) -> None:
         """The target answered, as ``node``: the round is over."""
         target.dialling.clear()
-        target.tries = 0
+        target.untried.clear()
+        self._back_off(target, clock)
+        target.next_try = max(target.next_try, clock + self._config.attach_timeout)
         if target.node is None:
             target.node = node
 
@@ -125,7 +187,8 @@ class Dialer:
         """The link to a node ended: try it again from now on."""
         for target in self._targets.values():
             if target.node == node:
-                target.next_try = clock + self._config.redial_min
+                target.next_try = clock + self._config.redial_min + self._yield(node)
+                target.tries = 0
                 target.last_hint = clock
                 if target.permanent:
                     target.node = None  # another process may answer at a seed's endpoint
@@ -144,23 +207,21 @@ class Dialer:
         keep = set(alive)
         horizon = clock - self._config.forget_after
         for key, target in list(self._targets.items()):
-            forgettable = not target.permanent and not target.dialling and target.node not in keep
+            busy = target.dialling or target.untried
+            forgettable = not target.permanent and not busy and target.node not in keep
             if forgettable and target.last_hint < horizon:
                 del self._targets[key]
 
     def deadline(self, skip: Iterable[NodeId] = ()) -> float:
-        """When the next round is due."""
+        """When the next dial is due."""
+        if self._under_way() >= self._config.limits.dials_at_once:
+            return float("inf")  # the end of one of them makes room
         skipped = set(skip)
-        waiting = [
-            target.next_try
-            for target in self._targets.values()
-            if not target.dialling and target.node not in skipped
-        ]
-        if not waiting:
+        times = [self._due_at(target) for target in self._targets.values() if target.node not in skipped]
+        if not times:
             return float("inf")
-        return max(
-            min(waiting), self._tokens_at + max(0.0, 1 - self._tokens) / self._config.limits.dials_per_second
-        )
+        refilled = self._tokens_at + max(0.0, 1 - self._tokens) / self._config.limits.dials_per_second
+        return max(min(times), refilled)
 
     def unresolved(self, skip: Iterable[NodeId] = ()) -> int:
         """How many targets are in their first rounds: neither reached nor failed yet."""

@@ -51,7 +51,9 @@ class Directory:
         self._introducer = introducer
         self._rejected = rejected
         self._effects = effects
-        self.introductions = Introductions(config, rng, introducer, self._introduced, effects, rejected)
+        self.introductions = Introductions(
+            config, rng, record.node, introducer, self._introduced, effects, rejected
+        )
         self._links: Links
         self.gossip_at = float("inf")
 
@@ -96,7 +98,7 @@ class Directory:
             node
             for node, session in self._links.sessions.items()
             if (session.joined and session.liveness.state is not LivenessState.SUSPECT)
-            or (not session.joined and session.link_open and session.attach_tries == 0)
+            or (not session.joined and (session.link_open or session.expected) and session.attach_tries == 0)
         }
 
     def unresolved(self) -> int:

@@ -11,7 +11,7 @@ somebody does: signing certificates is not this module's idea.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from mesh.config import Config
 from mesh.core.codec import decode_intro, encode_intro
@@ -28,6 +28,8 @@ from mesh.core.messages import (
 from mesh.core.types import NodeId, RandomBytes, Reason, RemoteProtocolError
 
 __all__ = ["Introductions", "JoinAnswerer"]
+
+_REFUSALS: Final = 256  # endpoints whose latest refusal is remembered: nodes come and go with their ports
 
 
 class JoinAnswerer(Protocol):
@@ -54,6 +56,7 @@ class Introductions:
         self,
         config: Config,
         rng: RandomBytes,
+        own: NodeId,
         introducer: Introducer,
         introduced: Callable[[Introduced, str, str, float], bool],
         effects: list[Effect],
@@ -64,7 +67,7 @@ class Introductions:
         self._introduced = introduced
         self._effects = effects
         self._rejected = rejected
-        self.dialer = Dialer(config, rng)
+        self.dialer = Dialer(config, rng, own)
         self._dialled: dict[int, _Dialled] = {}
         self._next_dial = 1
         self.join_answerer: JoinAnswerer | None = None
@@ -99,7 +102,7 @@ class Introductions:
         """The transport says that this dial cannot get through."""
         dialled = self._dialled.get(dial)
         if dialled is not None:
-            self.refused_by[dialled.endpoint] = reason
+            self._note_refusal(dialled.endpoint, reason)
             self._end(dial, clock)
 
     def _end(self, number: int, clock: float) -> None:
@@ -123,7 +126,7 @@ class Introductions:
             who = self._introducer.accept(message, now)
         except RemoteProtocolError as error:
             self._rejected(error.reason)
-            self.refused_by[dialled.endpoint] = f"its papers were refused: {error}"
+            self._note_refusal(dialled.endpoint, f"its papers were refused: {error}")
             self._effects.append(Incident("peer refused", f"{dialled.endpoint}: {error}"))
             self._end(dial, clock)
             return
@@ -132,16 +135,15 @@ class Introductions:
         node = who.record.node
         expected = dialled.target.node
         if expected is not None and expected != node:
-            # Somebody else lives at this address: node ids die with their process, so the one we
-            # looked for has gone (a restart, an address reused). Who answered is a member all the same.
-            self.dialer.failed(dialled.target, dialled.endpoint, clock)
-            self.dialer.forget(expected)
+            # Somebody else lives at this address (a restart, an address reused, or one that means another
+            # host here). Who answered is a member all the same.
+            self.dialer.mistaken(dialled.target, dialled.endpoint, clock)
         else:
             for number, other in list(self._dialled.items()):
                 if other.target is dialled.target:  # the first that answers wins
                     del self._dialled[number]
                     self._effects.append(HangUp(number))
-            self.dialer.reached(dialled.target, node)
+            self.dialer.reached(dialled.target, node, clock)
         self.refused_by.pop(dialled.endpoint, None)
         self._introduced(who, dialled.endpoint, "", clock)
 
@@ -149,8 +151,14 @@ class Introductions:
         text = message.text
         if message.reason == Reason.VERSION_MISMATCH.value:
             text += f" (theirs {message.versions[0]}-{message.versions[1]})"
-        self.refused_by[dialled.endpoint] = text
+        self._note_refusal(dialled.endpoint, text)
         self._effects.append(Incident("refused by peer", f"{dialled.endpoint}: {text}"))
+
+    def _note_refusal(self, endpoint: str, text: str) -> None:
+        self.refused_by.pop(endpoint, None)
+        self.refused_by[endpoint] = text
+        if len(self.refused_by) > _REFUSALS:
+            del self.refused_by[next(iter(self.refused_by))]
 
     # -- strangers -------------------------------------------------------------
 

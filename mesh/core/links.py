@@ -128,7 +128,7 @@ class Links:
             if len(self.sessions) >= self._config.limits.peers:
                 return False
             session = Session(who, Liveness(self._timing, clock), self._config.limits.subscriptions_per_peer)
-            session.attach_deadline = clock + 3 * self._config.attach_timeout
+            session.attach_deadline = clock + self._config.attach_timeout
             self.sessions[node] = session
             self._effects.append(Allow(node, who.record.link_key))
         elif who.record.version >= session.introduced.record.version:
@@ -139,6 +139,8 @@ class Links:
             suspect = session.liveness.state is LivenessState.SUSPECT
             if address is not None and (not session.link_open or suspect):
                 self._open(session, address, clock)
+        elif not session.joined:
+            session.expected = choose_address(who.record.addresses, host=host) is not None
         return True
 
     def _open(self, session: Session, address: Address, clock: float) -> None:
@@ -304,10 +306,15 @@ class Links:
         if policy is None:
             return
         self._effects.append(Incident("peer cut off", f"{session.name}: {reason.value}"))
-        self.banned[session.node] = clock + BACKOFF
+        self.ban(session.node, clock, BACKOFF)
         self._effects.append(SendDirect(session.node, GoodbyeMessage(False, f"cut off: {reason.value}")))
         session.strikes = Strikes()
         self.end(session, f"cut off: {reason.value}", clock)
+
+    def ban(self, node: NodeId, clock: float, seconds: float) -> None:
+        """Do not let it in again for a while."""
+        self.banned = {who: until for who, until in self.banned.items() if until > clock}
+        self.banned[node] = clock + seconds
 
     def say_farewell(self, session: Session, clock: float) -> None:
         """It leaves. Its goodbye came over the direct plane and may have overtaken its last publications."""

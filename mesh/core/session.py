@@ -38,6 +38,7 @@ class Session:
         "broadcast_connected",
         "confirmed",
         "encoded",
+        "expected",
         "host",
         "interests",
         "interests_due",
@@ -52,6 +53,7 @@ class Session:
         "node",
         "probe_sent",
         "rtt",
+        "starved_at",
         "strikes",
         "theirs",
         "token",
@@ -63,6 +65,7 @@ class Session:
         self.introduced = introduced
         self.encoded = introduced.encoded
         self.address: Address | None = None
+        self.expected = False  # it introduced itself, from where we can reach it: its Attach is on the way
         self.host = ""  # the address its direct link comes from
         self.liveness = liveness
         self.strikes = Strikes()
@@ -80,6 +83,7 @@ class Session:
         self.confirmed = -1  # the version of OUR interests that it has echoed
         self.live = -1  # the version of ITS interests whose barrier we have echoed
         self.barriers: list[tuple[bytes, int]] = []  # its barriers that wait for its interests
+        self.starved_at = float("inf")  # since when they have been waiting
         self.joined = False
         self.leaves_at = float("inf")  # it said goodbye: until then what it published before may arrive
         self.welcomed = False  # told of all others

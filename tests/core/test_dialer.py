@@ -10,24 +10,75 @@ from mesh.core.dialer import Dialer
 from mesh.core.types import NodeId
 
 CONFIG = Config.lan()
+HIGHEST = NodeId(b"\xff" * 16)
+LOWEST = NodeId(bytes(16))
 
 
 def node(n: int) -> NodeId:
     return NodeId(n.to_bytes(16, "big"))
 
 
-def make(config: Config = CONFIG) -> Dialer:
-    dialer = Dialer(config, Random(7).randbytes)
+def make(config: Config = CONFIG, own: NodeId = HIGHEST) -> Dialer:
+    dialer = Dialer(config, Random(7).randbytes, own)
     dialer.due(0.0)
     return dialer
 
 
-def test_all_addresses_of_all_targets_at_once() -> None:
+def endpoints(dialer: Dialer, clock: float) -> list[str]:
+    return [endpoint for _, endpoint in dialer.due(clock)]
+
+
+def test_all_targets_at_once_and_the_addresses_of_each_a_moment_apart() -> None:
     dialer = make()
     dialer.offer(node(1), ["tcp://a:1", "tcp://b:1"], 0.0)
     dialer.offer(node(2), ["tcp://c:1"], 0.0)
-    assert [endpoint for _, endpoint in dialer.due(0.0)] == ["tcp://a:1", "tcp://b:1", "tcp://c:1"]
+    assert endpoints(dialer, 0.0) == ["tcp://a:1", "tcp://c:1"]
     assert dialer.due(0.0) == []
+    assert dialer.deadline() == CONFIG.dial_stagger
+    assert endpoints(dialer, CONFIG.dial_stagger) == ["tcp://b:1"]
+    assert dialer.deadline() == float("inf")
+
+
+def test_an_address_that_refuses_makes_way_at_once() -> None:
+    dialer = make()
+    dialer.offer(node(1), ["tcp://a:1", "tcp://b:1"], 0.0)
+    ((target, first),) = dialer.due(0.0)
+    dialer.failed(target, first, 0.01)
+    assert endpoints(dialer, 0.01) == ["tcp://b:1"]
+
+
+def test_an_answer_ends_the_round() -> None:
+    dialer = make()
+    dialer.offer(node(1), ["tcp://a:1", "tcp://b:1"], 0.0)
+    ((target, _),) = dialer.due(0.0)
+    dialer.reached(target, node(1), 0.01)
+    assert dialer.due(CONFIG.dial_stagger, skip=[node(1)]) == []
+    assert dialer.deadline(skip=[node(1)]) == float("inf")
+
+
+def test_of_two_the_lower_leaves_the_other_a_moment() -> None:
+    dialer = make(own=LOWEST)
+    dialer.offer(node(1), ["tcp://a:1"], 0.0)
+    assert dialer.due(0.0) == []
+    assert dialer.deadline() == CONFIG.dial_yield
+    assert endpoints(dialer, CONFIG.dial_yield) == ["tcp://a:1"]
+
+
+def test_a_seed_is_dialled_at_once() -> None:
+    dialer = make(own=LOWEST)
+    dialer.offer(None, ["tcp://seed:7400"], 0.0)
+    assert endpoints(dialer, 0.0) == ["tcp://seed:7400"]
+
+
+def test_few_dials_are_under_way_at_once() -> None:
+    dialer = make(replace(CONFIG, limits=replace(Limits(), dials_at_once=3)))
+    for n in range(5):
+        dialer.offer(node(n), [f"tcp://h{n}:1"], 0.0)
+    pairs = dialer.due(0.0)
+    assert len(pairs) == 3
+    assert dialer.deadline() == float("inf")
+    dialer.failed(*pairs[0], 0.01)
+    assert endpoints(dialer, 0.01) == ["tcp://h3:1"]
 
 
 def test_a_round_fails_when_its_last_address_does_and_backs_off_with_jitter() -> None:
@@ -36,7 +87,9 @@ def test_a_round_fails_when_its_last_address_does_and_backs_off_with_jitter() ->
     waits = []
     clock = 0.0
     for _ in range(8):
-        (target, first), (_, second) = dialer.due(clock)
+        ((target, first),) = dialer.due(clock)
+        clock += CONFIG.dial_stagger
+        ((_, second),) = dialer.due(clock)
         dialer.failed(target, first, clock)
         assert dialer.due(clock) == []
         dialer.failed(target, second, clock)
@@ -60,7 +113,7 @@ def test_a_seed_becomes_whoever_answers_and_a_seed_again_when_that_one_is_lost()
     target = dialer.offer(None, ["tcp://seed:7400"], 0.0, permanent=True)
     assert target is not None
     dialer.due(0.0)
-    dialer.reached(target, node(5))
+    dialer.reached(target, node(5), 0.0)
     assert dialer.due(1.0, skip=[node(5)]) == []
     dialer.lost(node(5), 2.0)
     assert target.node is None
