@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from mesh.core.broadcast import Broadcast
-from mesh.core.effects import Effect, PublishFrame
+from mesh.core.effects import Effect, PublishFrame, SendDirect
 from mesh.core.links import Links
+from mesh.core.messages import InterestsWantedMessage
 from mesh.core.router import Member
 from mesh.core.session import Session
 from mesh.core.types import NodeId, Reason, RemoteProtocolError
@@ -21,6 +22,9 @@ __all__ = ["Audience", "Subscribed"]
 
 _BARRIERS: Final = 16
 """Barriers of one peer that may wait for its interests: it replaces its own, so two would do."""
+
+_STARVED: Final = 0.5
+"""Seconds for which a barrier waits for interests before they are asked for: they come over another link."""
 
 
 class Subscribed(NamedTuple):
@@ -52,10 +56,13 @@ class Audience:
         except RemoteProtocolError as error:
             self._rejected(error.reason)
             return Subscribed(None, True)
-        if seen.barrier is not None and seen.subscribe:
+        if seen.barrier is not None:
             waiting = self._links.sessions[seen.peer].barriers
-            if len(waiting) < _BARRIERS:
+            if seen.subscribe:
                 waiting.append((seen.tag, seen.barrier))
+                del waiting[:-_BARRIERS]  # the newest is the one that counts
+            elif (seen.tag, seen.barrier) in waiting:
+                waiting.remove((seen.tag, seen.barrier))
         return Subscribed(seen.tag, seen.subscribe)
 
     def _token_of(self, peer: NodeId) -> tuple[int, bytes] | None:
@@ -71,6 +78,14 @@ class Audience:
             else:
                 session.live = max(session.live, version)
                 self._effects.append(PublishFrame(tag, self._broadcast.echo(tag, clock)))
+        if not session.barriers:
+            session.starved_at = float("inf")
+        elif session.starved_at == float("inf"):
+            session.starved_at = clock
+        elif session.starved_at <= clock - _STARVED:
+            # They were lost with a link; and pings, which would tell, go to silent peers only.
+            session.starved_at = clock
+            self._effects.append(SendDirect(session.node, InterestsWantedMessage(session.interests.version)))
 
     def is_live(self, member: Member) -> bool:
         """Whether a peer's subscription is proven: a barrier came with it or after it."""

@@ -219,7 +219,10 @@ class Engine:
             handler = _HANDLERS.get(type(message))
             if handler is None:
                 if session.theirs is None:
-                    raise RemoteProtocolError(Reason.UNEXPECTED, "before attach")
+                    # No strike: its link may be older than our knowledge of it. We gave it up and met it
+                    # again, and what it had sent meanwhile arrives now, its new Attach behind it.
+                    self._reject(Reason.UNEXPECTED)
+                    return None
                 return message
             handler(self, session, message, clock)
         except RemoteProtocolError as error:
@@ -258,7 +261,7 @@ class Engine:
             self.links.say_farewell(session, clock)
         else:
             self._effects.append(Incident("peer ended the link", f"{session.name}: {message.text}"))
-            self.links.banned[session.node] = clock + self.config.redial_max
+            self.links.ban(session.node, clock, self.config.redial_max)
             self.links.end(session, message.text or "ended the link", clock)
 
     def _on_ping(self, session: Session, message: PingMessage, clock: float) -> None:

@@ -3,7 +3,8 @@
 (tag, frame) → the keyring authenticates and opens it → a barrier's echo goes to the subscriber; a batch is
 decoded, its sequence checked against the publisher's others → ``Delivery``.  A frame whose key we
 do not have yet is held for a moment while the key is asked for.  Every other failure is
-counted by its reason, and by the table of ``strikes`` it may end its sender's link.
+counted by its reason; those of frames that did authenticate may, by the table of ``strikes``, end
+their sender's link, and many that did not are an incident.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from typing import Any, Final, NamedTuple
 from mesh.config import Config
 from mesh.core.broadcast import Broadcast
 from mesh.core.codec import decode_batch
-from mesh.core.effects import Effect, SendDirect
+from mesh.core.effects import Effect, Incident, SendDirect
 from mesh.core.envelope import BARRIER, OpeningKey
 from mesh.core.links import Links
 from mesh.core.messages import Batch, KeyAnnouncement, KeyWantedMessage
 from mesh.core.router import Router
 from mesh.core.sequence import StreamSequences
 from mesh.core.session import Session
+from mesh.core.strikes import Strikes
 from mesh.core.subscriber import Subscriber
 from mesh.core.types import NodeId, Reason, RemoteProtocolError
 
@@ -71,6 +73,7 @@ class Receiver:
         self._held: deque[tuple[float, bytes, bytes]] = deque()
         self._keys_wanted: dict[bytes, float] = {}
         self._released: list[tuple[bytes, bytes]] = []
+        self._forged = Strikes()  # frames that did not authenticate, whoever sent them
 
     def received(self, tag: bytes, frame: bytes, clock: float) -> Delivery | None:
         """One frame. None if it was not a batch for a program, or was rejected and counted."""
@@ -121,11 +124,19 @@ class Receiver:
                 self._want_key(key_id, list(self._links.sessions.values()), clock)
                 return
         elif session is None:
-            # Blamed on the key's owner, whose connection carried it unless somebody tampers there.
+            # It did not authenticate, so it accuses nobody: whoever can write on any of our connections to
+            # publishers can name any key.
             owner = self._broadcast.keyring.owner(key_id)
-            session = None if owner is None else self._links.sessions.get(owner)
-            if session is not None and reason is Reason.FUTURE_EPOCH:
-                self._want_key(key_id, [session], clock)
+            named = None if owner is None else self._links.sessions.get(owner)
+            if named is not None and reason is Reason.FUTURE_EPOCH:
+                self._want_key(key_id, [named], clock)
+            policy = self._forged.add(reason, clock)
+            if policy is not None and policy.alert:
+                self._forged = Strikes()
+                whose = "nobody's" if named is None else f"{named.name}'s"
+                self._effects.append(
+                    Incident("forged frames", f"{policy.strikes} did not verify; they name {whose} key")
+                )
         self._rejected(session, reason, clock)
 
     def _want_key(self, key_id: bytes, sessions: list[Session], clock: float) -> None:

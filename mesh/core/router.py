@@ -113,6 +113,5 @@ class Router:
         return self._known.get(member.peer, {}).get(member.number)
 
     def subscribed(self, topic: str) -> bool:
-        """Whether any of our own subscriptions takes ``topic``."""
-        route = self.route(topic)
-        return bool(route.local) or any(m.peer == LOCAL for members in route.groups.values() for m in members)
+        """Whether any of our own subscriptions takes ``topic`` from the broadcast plane: one in no group."""
+        return bool(self.route(topic).local)

@@ -20,7 +20,10 @@ from mesh.core.types import NodeId
 
 __all__ = ["Subscriber"]
 
-_BARRIER_RETRY: Final = 0.25  # seconds; a barrier lost with a connection costs that much
+_BARRIER_RETRY: Final = 0.25
+"""Seconds after which a barrier is repeated, twice as long each time: one lost with a connection costs that much."""
+
+_BARRIER_RETRY_MAX: Final = 2.0  # a publisher that never answers must not keep everybody busy
 
 
 class Subscriber:
@@ -40,6 +43,7 @@ class Subscriber:
         self._links = links
         self._effects = effects
         self.barrier_at = float("inf")  # when the barrier that stands is repeated
+        self._retry = _BARRIER_RETRY
 
     @property
     def version(self) -> int:
@@ -76,13 +80,16 @@ class Subscriber:
 
     def begin_barrier(self, clock: float) -> None:
         """Ask every publisher that we are connected to for proof."""
-        if not any(session.broadcast_connected for session in self._links.sessions.values()):
-            return
+        self._retry = _BARRIER_RETRY
+        if any(session.broadcast_connected for session in self._links.sessions.values()):
+            self._set_barrier(clock)
+
+    def _set_barrier(self, clock: float) -> None:
         old, body = self._broadcast.begin_barrier(self._interests.version)
         self._effects.append(Subscribe(body))
         if old is not None:
             self._effects.append(Unsubscribe(old))
-        self.barrier_at = clock + _BARRIER_RETRY
+        self.barrier_at = clock + self._retry
 
     def echoed(self, session: Session, tag: bytes) -> None:
         """A publisher's echo arrived (of this barrier, or of an older one, which counts for nothing)."""
@@ -112,6 +119,7 @@ class Subscriber:
         """Repeat the barrier if echoes are missing."""
         if self.barrier_at <= clock:
             if self._unproven():
-                self.begin_barrier(clock)
+                self._retry = min(2 * self._retry, _BARRIER_RETRY_MAX)
+                self._set_barrier(clock)
             else:
                 self.end_barrier_if_proven()
