@@ -56,6 +56,10 @@ class Running:
                 await self._changed.wait()
         raise AssertionError(f"{self} did not print {pattern!r} on {on} within {within} s\n{self.report()}")
 
+    async def changed(self) -> None:
+        """Return when it has printed more, or closed an output."""
+        await self._changed.wait()
+
     async def send(self, text: str) -> None:
         """Write to its standard input."""
         assert self.process.stdin is not None
