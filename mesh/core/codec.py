@@ -150,7 +150,7 @@ def decode_batch(data: bytes) -> Batch:
     if type(kinds) is bytes and (len(kinds) != len(values) or kinds.translate(None, b"\0\1")):
         raise RemoteProtocolError(Reason.BAD_MESSAGE, "Batch: kinds do not fit the values")
     if fields[5] is not None:
-        fields[5] = dict(map(tuple, fields[5]))
+        fields[5] = dict(map(tuple, fields[5])) or None
     return Batch._make(fields)
 
 

@@ -116,9 +116,13 @@ class Dialer:
         pairs: list[tuple[Target, str]] = []
         self._refill(clock)
         room = self._config.limits.dials_at_once - self._under_way()
-        for target in self._targets.values():
-            if self._due_at(target) > clock or target.node in skipped:
-                continue
+        waiting = [
+            target
+            for target in self._targets.values()
+            if self._due_at(target) <= clock and target.node not in skipped
+        ]
+        # Newcomers first: those that have failed before may be many, and dead.
+        for target in sorted(waiting, key=lambda each: each.tries):
             if self._tokens < 1 or room < 1:
                 break
             if not target.untried:

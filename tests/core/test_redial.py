@@ -112,3 +112,16 @@ def test_the_refusals_that_are_remembered_are_bounded() -> None:
         introductions._note_refusal(f"tcp://h{n}:1", "refused")
     assert len(introductions.refused_by) == 256
     assert "tcp://h399:1" in introductions.refused_by
+
+
+def test_a_newcomer_does_not_wait_behind_many_that_never_answer() -> None:
+    world = World(6)
+    a, b = world.add("a"), world.add("b")
+    for n in range(200):
+        a.engine.hint(None, [f"tcp://nobody{n}:1"], world.clock)
+    a.carry_out()
+    world.run(120.0)
+    a.engine.hint(b.id, ["tcp://b:1"], world.clock)
+    a.carry_out()
+    world.run(a.engine.config.dial_timeout + 1.0)
+    assert a.peers == {"b"}
