@@ -18,39 +18,38 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mesh.api import open_node
-from mesh.config import Config, Limits
-from mesh.errors import (
-    ConfigError,
-    CredentialError,
-    ForkError,
-    MeshError,
-    MessageTooLarge,
-    NodeClosed,
-    NoResponders,
-    NotAuthorized,
-    Overflowed,
-    PeerGone,
-    ProtocolMismatch,
-    RemoteError,
-    RequestTimeout,
-    TopicError,
-    TransportError,
-    UnknownPeer,
-    ValueEncodingError,
-)
-from mesh.node.message import Message, Peer, PeerEvent, PeerJoined, PeerLeft, PeerRecovered, PeerSuspected
-from mesh.node.node import Node
-from mesh.node.presence import PeerWatch
-from mesh.node.publisher import Publisher
-from mesh.node.request import Reply, Request
-from mesh.node.statistics import Statistics
-from mesh.node.subscription import Subscription
-from mesh.node.supervise import supervise
-
 if TYPE_CHECKING:
     from mesh import aio as aio
     from mesh import sync as sync
+    from mesh.api import open_node
+    from mesh.config import Config, Limits
+    from mesh.errors import (
+        ConfigError,
+        CredentialError,
+        ForkError,
+        MeshError,
+        MessageTooLarge,
+        NodeClosed,
+        NoResponders,
+        NotAuthorized,
+        Overflowed,
+        PeerGone,
+        ProtocolMismatch,
+        RemoteError,
+        RequestTimeout,
+        TopicError,
+        TransportError,
+        UnknownPeer,
+        ValueEncodingError,
+    )
+    from mesh.node.message import Message, Peer, PeerEvent, PeerJoined, PeerLeft, PeerRecovered, PeerSuspected
+    from mesh.node.node import Node
+    from mesh.node.presence import PeerWatch
+    from mesh.node.publisher import Publisher
+    from mesh.node.request import Reply, Request
+    from mesh.node.statistics import Statistics
+    from mesh.node.subscription import Subscription
+    from mesh.node.supervise import supervise
 
 __version__ = "0.1.0"
 
@@ -92,10 +91,65 @@ __all__ = [
     "supervise",
 ]
 
+# Where each name lives. They are imported when they are first asked for: the whole of the mesh takes half a
+# second, which `mesh --help` and a mistyped option should not cost.
+_PLACES = {
+    "mesh.api": ("open_node",),
+    "mesh.config": (
+        "Config",
+        "Limits",
+    ),
+    "mesh.errors": (
+        "ConfigError",
+        "CredentialError",
+        "ForkError",
+        "MeshError",
+        "MessageTooLarge",
+        "NoResponders",
+        "NodeClosed",
+        "NotAuthorized",
+        "Overflowed",
+        "PeerGone",
+        "ProtocolMismatch",
+        "RemoteError",
+        "RequestTimeout",
+        "TopicError",
+        "TransportError",
+        "UnknownPeer",
+        "ValueEncodingError",
+    ),
+    "mesh.node.message": (
+        "Message",
+        "Peer",
+        "PeerEvent",
+        "PeerJoined",
+        "PeerLeft",
+        "PeerRecovered",
+        "PeerSuspected",
+    ),
+    "mesh.node.node": ("Node",),
+    "mesh.node.presence": ("PeerWatch",),
+    "mesh.node.publisher": ("Publisher",),
+    "mesh.node.request": (
+        "Reply",
+        "Request",
+    ),
+    "mesh.node.statistics": ("Statistics",),
+    "mesh.node.subscription": ("Subscription",),
+    "mesh.node.supervise": ("supervise",),
+}
+_MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
+_SUBMODULES = ("aio", "api", "config", "errors", "sync")
+
 if not TYPE_CHECKING:  # a checker would take it for every name
 
     def __getattr__(name: str) -> Any:
-        """``mesh.aio`` and ``mesh.sync`` are imported when they are first asked for."""
-        if name in ("aio", "sync"):
+        if name in _MODULE_OF:
+            value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+            return value
+        if name in _SUBMODULES:
             return import_module(f"mesh.{name}")
         raise AttributeError(f"module 'mesh' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__, *_SUBMODULES})
