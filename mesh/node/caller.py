@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 import trio
 
@@ -246,7 +246,7 @@ class Caller:
                     nursery.start_soon(follow, self._begin(member, topic), send.clone())
             async with receive:
                 try:
-                    yield _until(receive, deadline)
+                    yield _Replies(receive, deadline)
                 finally:
                     nursery.cancel_scope.cancel()  # before nobody takes replies any more
 
@@ -274,14 +274,20 @@ def _budget(deadline: float) -> int:
     return max(1, int(min(deadline - trio.current_time(), _LONGEST) * 1000))
 
 
-async def _until(receive: trio.MemoryReceiveChannel[Reply], deadline: float) -> AsyncIterator[Reply]:
-    while True:
-        reply: Reply | None = None
-        with trio.move_on_at(deadline):
+class _Replies:
+    """The replies as they come, until all have ended or the time is up."""
+
+    def __init__(self, receive: trio.MemoryReceiveChannel[Reply], deadline: float) -> None:
+        self._receive = receive
+        self._deadline = deadline
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Reply:
+        with trio.move_on_at(self._deadline):
             try:
-                reply = await receive.receive()
-            except trio.EndOfChannel:
-                return
-        if reply is None:
-            return
-        yield reply
+                return await self._receive.receive()
+            except (trio.EndOfChannel, trio.ClosedResourceError):
+                raise StopAsyncIteration from None
+        raise StopAsyncIteration

@@ -8,11 +8,11 @@ reschedule for each, yet yielding to the scheduler often enough that nothing sta
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from itertools import count, repeat
 from operator import length_hint
 from types import TracebackType
-from typing import Final, Literal, NamedTuple, Self, get_args
+from typing import Final, Literal, NamedTuple, Self, cast, get_args
 
 import trio
 from trio.lowlevel import ParkingLot
@@ -52,6 +52,29 @@ class _Chunk(NamedTuple):
     origin: Origin
     values: list[bytes]
     start: int
+
+
+class _Loop:
+    """One ``async for`` over a generator, at the generator's pace: its ``__anext__`` is the generator's own.
+
+    A program may break out of the loop. The generator is closed then, at once and in silence; by itself it
+    would wait for the garbage collector and warn.
+    """
+
+    __slots__ = ("__anext__", "_messages")
+
+    def __init__(self, messages: AsyncGenerator[Message, None]) -> None:
+        self._messages = messages
+        self.__anext__ = messages.__anext__
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __del__(self) -> None:
+        try:
+            self._messages.aclose().send(None)
+        except (StopIteration, RuntimeError):
+            pass  # closed, which needs no waiting; or running, in a program that is itself being torn down
 
 
 class Subscription:
@@ -185,10 +208,10 @@ class Subscription:
             await self._waiting.park()
         self._since_yield += self._pick_up()
 
-    def __aiter__(self) -> AsyncGenerator[Message, None]:
+    def __aiter__(self) -> AsyncIterator[Message]:
         if self.entry is None and self._closed is None:
             raise RuntimeError("enter the subscription first: async with node.subscribe(...) as it")
-        return self._iterate()
+        return cast("AsyncIterator[Message]", _Loop(self._iterate()))
 
     async def _iterate(self) -> AsyncGenerator[Message, None]:
         while True:
