@@ -62,7 +62,9 @@ async def test_questions_and_answers(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-async def test_a_mistake_in_an_operation_is_answered(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_mistake_in_an_operation_is_answered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "daemon.sock"
     async with control(path):
         with pytest.raises(DaemonError, match="a bug"):
