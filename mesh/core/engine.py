@@ -19,7 +19,7 @@ which only certificates and timestamps need.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from mesh.config import Config
@@ -136,7 +136,7 @@ class Engine:
         )
         self.directory.connect(self.links, clock)
         self._ticked = clock
-        self.load = 0  # requests in our handlers, told to those who ask
+        self.load: Callable[[], int] = lambda: 0  # requests in our handlers, told to those who ask
         self.pongs: list[tuple[NodeId, int, float | None]] = []  # (peer, token, seconds), for the node
 
     # -- effects ---------------------------------------------------------------
@@ -265,7 +265,7 @@ class Engine:
             self.links.end(session, message.text or "ended the link", clock)
 
     def _on_ping(self, session: Session, message: PingMessage, clock: float) -> None:
-        self.links.heard_ping(session, message, self.load)
+        self.links.heard_ping(session, message, self.load())
 
     def _on_pong(self, session: Session, message: PongMessage, clock: float) -> None:
         self.pongs.append((session.node, message.token, self.links.heard_pong(session, message, clock)))

@@ -63,6 +63,7 @@ class Switchboard:
         self.pump = Pump(self.engine, transport, self.outbox, self)
         self.publishing = Publishing(self, transport, config)
         self.responder = Responder(self)
+        self.engine.load = lambda: self.responder.load
         self.caller = Caller(self, self)
         self._turns = Turns()
         self.inbox = Inbox(self.engine.router, self._turns)
@@ -186,7 +187,6 @@ class Switchboard:
         )
         if refusal is not None:
             self.send_nowait(node, refusal)
-        self.engine.load = self.responder.load
 
     def peer_changed(self, change: do.PeerChanged) -> None:
         self.presence.peer_changed(change)
