@@ -244,7 +244,8 @@ class Caller:
             async with send:
                 for member in members:
                     nursery.start_soon(follow, self._begin(member, topic), send.clone())
-            async with receive:
+            # Not ``async with``: its checkpoint would put Cancelled in place of what the block raises.
+            with receive:
                 try:
                     yield _Replies(receive, deadline)
                 finally:
