@@ -104,8 +104,8 @@ def _drawn(picture: Picture) -> Any:
     table = Table(
         title=f"mesh demo: {len(picture.nodes)} nodes and this one, found by {picture.found_by}",
         caption=(
-            f"{picture.elapsed:.0f} s   {picture.messages} messages   {picture.rate:.0f}/s   lost {picture.lost}   "
-            f"uptime of this machine by request: {_uptime(picture.uptime)} in {milliseconds(picture.request)}   "
+            f"{picture.elapsed:.0f} s   {picture.messages} messages   {picture.rate:.0f}/s   lost {picture.lost}\n"
+            f"uptime of this machine, by request: {_uptime(picture.uptime)} in {milliseconds(picture.request)}\n"
             "Ctrl-C ends"
         ),
     )

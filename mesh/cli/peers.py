@@ -59,7 +59,6 @@ def peers(
 
 
 async def _list(json: bool, connect: list[str] | None, home: Path | None) -> None:
-    from mesh.cli.nodes import joined, wait_for_company
     from mesh.daemon.control import NoDaemon, ask
     from mesh.daemon.operations import control_socket, peer_fields
 
@@ -67,6 +66,8 @@ async def _list(json: bool, connect: list[str] | None, home: Path | None) -> Non
     try:
         found = await ask(where.path, control_socket(where), "peers")
     except NoDaemon:
+        from mesh.cli.nodes import joined, wait_for_company
+
         async with joined(home, connect=connect) as node:
             await wait_for_company(node)
             found = [peer_fields(peer) for peer in node.peers.values()]

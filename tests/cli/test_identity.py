@@ -100,6 +100,37 @@ async def test_joining_through_the_daemon(tmp_path: Path) -> None:
     assert re.search(r"nobody answered at tcp://.*: is `mesh daemon` running there\?|refused", gone.line)
 
 
+async def test_a_member_that_cannot_invite_says_who_can(tmp_path: Path) -> None:
+    kitchen, cellar = home_at(tmp_path / "kitchen"), home_at(tmp_path / "cellar")
+    Home(kitchen).init("orchard")
+    async with daemon(kitchen):
+        token = (await mesh("invite", home=kitchen)).stdout[0]
+        assert (await mesh("join", token, home=cellar)).code == 0
+    async with daemon(cellar) as other:
+        endpoint = re.search(r"tcp://127\S+", other.stdout[0])
+        assert endpoint is not None
+        token = encode_token(Home(kitchen).invite(endpoints=(endpoint[0],)))
+        done = await mesh("join", token, "--timeout", "2", home=home_at(tmp_path / "third"))
+    assert done.code == 1
+    assert done.line == (
+        f"cannot join: {endpoint[0]}: this node cannot admit newcomers: dial the one that made the invitation"
+    )
+
+
+async def test_a_token_of_another_mesh_at_this_address(tmp_path: Path) -> None:
+    kitchen, other = home_at(tmp_path / "kitchen"), home_at(tmp_path / "other")
+    Home(kitchen).init("orchard")
+    Home(other).init("meadow")
+    async with daemon(other) as running:
+        endpoint = re.search(r"tcp://127\S+", running.stdout[0])
+        assert endpoint is not None
+        token = encode_token(Home(kitchen).invite(endpoints=(endpoint[0],)))
+        done = await mesh("join", token, "--timeout", "2", home=home_at(tmp_path / "third"))
+    assert done.code == 1
+    assert done.line.startswith("cannot join: ")
+    assert endpoint[0] in done.line
+
+
 async def test_an_expired_invitation(tmp_path: Path) -> None:
     kitchen = home_at(tmp_path / "kitchen")
     assert (await mesh("init", home=kitchen)).code == 0

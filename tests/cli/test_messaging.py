@@ -174,3 +174,21 @@ async def test_history_is_refused_until_it_exists(home: Path) -> None:
     done = await mesh("sub", "x", "--history", "3", home=home)
     assert done.code == 1
     assert done.line == "history: this version does not have it: leave it out"
+
+
+async def test_one_peer_alone_and_bytes_both_ways(home: Path) -> None:
+    async with (
+        started("sub", "x", "--json", "--name", "one", home=home) as one,
+        started("sub", "x", "--json", "--count", "1", "--name", "two", home=home) as two,
+        started("serve", "bytes", "--exec", "printf '\\377'; cat", "--raw", home=home) as serve,
+    ):
+        for program in (one, two, serve):
+            await live(program)
+        assert (await mesh("pub", "x", "7", "--to", "two", home=home)).code == 0
+        assert await two.wait(within=30) == 0
+        assert json.loads(two.stdout[0])["value"] == 7
+        assert one.stdout == []
+        missing = await mesh("pub", "x", "7", "--to", "three", home=home)
+        assert (missing.code, missing.line) == (1, "no such peer: 'three'")
+        done = await mesh("request", "bytes", "a", "--raw", "--json", home=home)
+        assert done.json == {"base64": "/2E="}
