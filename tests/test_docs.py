@@ -18,7 +18,7 @@ import signal
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -26,10 +26,17 @@ from typing import NamedTuple
 import pytest
 import trio
 
-from tests.lab import Lan, Running, running
+import mesh
+from mesh.portal.face import PUBLIC
+from tests.lab import Host, Running, running
 from tests.sources import ROOT, project_files
 
-DOCUMENTS = ["README.md", *sorted(str(path) for path in project_files() if path.match("docs/tutorial/*.md"))]
+DOCUMENTS = [
+    "README.md",
+    *sorted(str(path) for path in project_files() if path.match("docs/tutorial/*.md")),
+    "docs/howto/no-multicast.md",
+]
+SILENT = "<!-- The LAN of this page passes no multicast. -->"
 
 ENDLESS = re.compile(r"mesh (daemon|serve|sub(?!.*--count)|peers --watch|invite.*--wait)|python ")
 WITHIN = 60.0
@@ -96,12 +103,10 @@ def alike(line: str) -> str:
 class Session:
     """The hosts and programs of one document."""
 
-    def __init__(
-        self, stack: AsyncExitStack, folder: Path, lan: Callable[..., Lan], hosts: list[str]
-    ) -> None:
+    def __init__(self, stack: AsyncExitStack, folder: Path, hosts: Mapping[str, Host]) -> None:
         self._stack = stack
         self._folder = folder
-        self._hosts = dict(zip(hosts, lan(len(hosts)), strict=True)) if hosts else {}
+        self._hosts = hosts
         self._left: list[Running] = []
         self._token = ""
         for name in ("bin/mesh", "bin/python"):
@@ -192,13 +197,16 @@ def folder() -> Iterator[Path]:
 async def test_a_document_does_what_it_prints(
     document: str, folder: Path, request: pytest.FixtureRequest
 ) -> None:
-    todo = list(steps((ROOT / document).read_text(encoding="utf-8")))
+    text = (ROOT / document).read_text(encoding="utf-8")
+    todo = list(steps(text))
     hosts = list(dict.fromkeys(step.name for step in todo if step.kind == "run" and step.name))
-    lan = request.getfixturevalue("lan") if hosts else None
+    lan = request.getfixturevalue("lan")(len(hosts)) if hosts else None
+    if lan is not None and SILENT in text:
+        lan.set_multicast(False)
     failure = ""  # raised outside: each running program would wrap it in a group of its own
     with trio.fail_after(300):
         async with AsyncExitStack() as stack:
-            its_session = Session(stack, folder, lan, hosts)
+            its_session = Session(stack, folder, dict(zip(hosts, lan or (), strict=True)))
             try:
                 for step in todo:
                     await its_session.run(step)
@@ -227,3 +235,9 @@ def test_every_document_is_linked_from_the_index() -> None:
     documents = {ROOT / path for path in project_files() if path.parts[0] == "docs" and path.suffix == ".md"}
     missing = documents - linked - {ROOT / "docs" / "index.md"}
     assert not missing, missing
+
+
+def test_the_reference_names_everything_public() -> None:
+    text = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+    names = {*mesh.__all__, *(name for names in PUBLIC.values() for name in names)}
+    assert not {name for name in names if not re.search(rf"\b{name}\b", text)}
