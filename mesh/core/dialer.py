@@ -7,10 +7,10 @@ answer (RFC 8305, "happy eyeballs"): a dead address costs ``dial_stagger``, neve
 where the first one works, which is nearly always, nobody pays for the others.  A round that
 fails is repeated after a full-jitter backoff.
 
-Two nodes mostly hear of each other at the same moment; the one with the lower id leaves the other
-``dial_yield`` seconds to dial first.  Everything is bounded, because hints cost a stranger nothing,
-and few dials are under way at once, because many nodes that start together on a
-busy machine would otherwise answer none of them in time.
+Where discovery tells two nodes of each other it does so at the same moment; the one with the lower id
+leaves the other ``dial_yield`` seconds to dial first.  Everything is bounded, because hints cost a
+stranger nothing.  And where many start together answers take longer: so few dials are under
+way at once, and both of these times grow with their number, lest everybody dials everybody thrice.
 
 ``offer`` → target → ``due(clock)`` → (target, endpoint) → the engine dials →
 ``failed`` or ``reached``.
@@ -29,6 +29,7 @@ from mesh.core.types import NodeId, RandomBytes
 __all__ = ["Dialer", "Target"]
 
 _tries = attrgetter("tries")
+_CROWD: Final = 4  # so many more at once, and patience is doubled
 _HOPELESS: Final = 3  # rounds without success after which a target makes room for a new one
 
 
@@ -73,7 +74,8 @@ class Dialer:
     ) -> Target | None:
         """A hint. ``permanent`` targets (seeds the user gave) are never forgotten.
 
-        ``fresh`` hints (the peer itself spoke just now) end a backoff. None: refused, too many.
+        ``fresh`` hints (the peer itself spoke just now) end a backoff; it may have heard of us in the
+        same way. None: refused, too many.
         """
         some = tuple(dict.fromkeys(endpoints))[: self._config.limits.addresses_per_node]
         if not some:
@@ -85,8 +87,8 @@ class Dialer:
                 self.dropped += 1
                 if not self._evict():
                     return None
-            target = self._targets[key] = Target(node, some, permanent, clock)
-            target.next_try = clock + self._yield(node)
+            first = clock + (self._yield(node) if fresh else 0.0)
+            target = self._targets[key] = Target(node, some, permanent, clock, next_try=first)
         else:
             changed = set(some) - set(target.endpoints)
             target.endpoints = some
@@ -108,14 +110,18 @@ class Dialer:
 
     def _yield(self, node: NodeId | None) -> float:
         """Seconds that the other side has to dial first."""
-        return self._config.dial_yield if node is not None and self._own < node else 0.0
+        if node is None or self._own > node:
+            return 0.0
+        new = sum(1 for target in self._targets.values() if target.tries == 0)
+        return self._config.dial_yield * (1 + min(new, self._config.limits.dials_at_once) / _CROWD)
 
     def due(self, clock: float, skip: Iterable[NodeId] = ()) -> list[tuple[Target, str]]:
         """The (target, endpoint) pairs to dial now; each must later be ``failed`` or ``reached``."""
         skipped = set(skip)
         pairs: list[tuple[Target, str]] = []
         self._refill(clock)
-        room = self._config.limits.dials_at_once - self._under_way()
+        most = self._config.limits.dials_at_once
+        room = most - self._under_way()
         waiting = [
             target
             for target in self._targets.values()
@@ -128,7 +134,7 @@ class Dialer:
             if not target.untried:
                 target.untried = list(target.endpoints)
             endpoint = target.untried.pop(0)
-            target.step_at = clock + self._config.dial_stagger
+            target.step_at = clock + self._config.dial_stagger * (1 + (most - room) / _CROWD)
             target.dialling.add(endpoint)
             pairs.append((target, endpoint))
             self._tokens -= 1

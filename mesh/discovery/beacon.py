@@ -25,6 +25,7 @@ import hmac
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
@@ -69,6 +70,7 @@ class Beacon:
     versions: tuple[int, int] = PROTOCOL_VERSIONS
 
 
+@lru_cache(maxsize=16)  # a node repeats itself, on every interface
 def encode(beacon: Beacon, kind: Kind, key: bytes) -> bytes:
     """The beacon as bytes, at most ``BEACON_BYTES``; endpoints that don't fit are left out.
 
@@ -90,6 +92,7 @@ def encode(beacon: Beacon, kind: Kind, key: bytes) -> bytes:
     return message + _mac(message, key)
 
 
+@lru_cache(maxsize=256)  # and is heard on every interface
 def decode(data: bytes, key: bytes) -> tuple[Kind, Beacon]:
     """The kind and content of received bytes.
 

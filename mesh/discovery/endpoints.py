@@ -73,4 +73,5 @@ def is_local(endpoint: str) -> bool:
 
 def likeliest_first(intros: tuple[str, ...], source: str) -> tuple[str, ...]:
     """The endpoints at ``source`` first: a datagram from there has just come through."""
-    return tuple(sorted(intros, key=lambda endpoint: str(host_address(endpoint)) != source))
+    there = tcp(source, 0).removesuffix("0")
+    return tuple(sorted(intros, key=lambda endpoint: not endpoint.startswith(there)))

@@ -178,8 +178,9 @@ class ScoutDiscovery(Discovery):
     async def _ask(self) -> None:
         """Send the question out of every interface."""
         sent, reason = 0, "no usable network interface"
+        asked = self._asked()
         for group in tuple(self._groups):
-            for interface in self._interfaces:
+            for interface in asked:
                 if not (interface.ipv4 if group.version == 4 else interface.ipv6):
                     continue
                 try:
@@ -190,6 +191,18 @@ class ScoutDiscovery(Discovery):
                     sent += 1
         if self._groups:
             self._set_status("" if sent else reason)
+
+    def _asked(self) -> tuple[Interface, ...]:
+        """The interfaces to ask on.
+
+        What goes out of any of them comes back to this machine's other nodes, so that loopback is for
+        machines that have nothing else, and for nodes that only their own machine can reach.
+        """
+        assert self._announcement is not None
+        outside = tuple(each for each in self._interfaces if not each.loopback)
+        if not outside or all(map(is_local, self._announcement.intros)):
+            return self._interfaces
+        return outside
 
     def _beacon(self, kind: Kind, *, local: bool) -> bytes:
         """What to say of this node. Loopback and ipc endpoints are told to this machine only."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import struct
 from collections.abc import Callable, Collection
 from typing import Final
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from mesh.transport.zmqsocket import ZmqSocket
 
@@ -26,6 +26,9 @@ HANDSHAKE_FAILURES: Final = (
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
 _BURST: Final = 64
+_EVENT: Final = struct.Struct(
+    "=HI"
+)  # zmq_socket_monitor(3): the event, its value; the next frame is the address
 _names = itertools.count()
 
 
@@ -87,13 +90,13 @@ class Monitor:
                 if self._pair.closed:
                     break
                 try:
-                    event = parse_monitor_message(self._pair.raw.recv_multipart(zmq.NOBLOCK))
+                    event, value = _EVENT.unpack(self._pair.raw.recv_multipart(zmq.NOBLOCK)[0])
                 except zmq.Again:
                     return False
-                if event["event"] == zmq.EVENT_MONITOR_STOPPED:
+                if event == zmq.EVENT_MONITOR_STOPPED:
                     self._pair.close()
                 else:
-                    happened(event["event"], event["value"])
+                    happened(event, value)
             return True
 
         try:
