@@ -84,8 +84,15 @@ def parse_value(text: str) -> Any:
         return text
 
 
+_DECIMAL_BITS = 8192
+"""Integers beyond this are shown in hexadecimal: Python refuses to write long ones in decimal (4,300 digits),
+because that takes quadratic time."""
+
+
 def json_value(value: Any) -> Any:
     """The value with everything that JSON lacks in a readable form; bytes as ``{"base64": …}``."""
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > _DECIMAL_BITS:
+        return hex(value)
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
@@ -100,7 +107,10 @@ def json_value(value: Any) -> Any:
         return [json_value(each) for each in value]
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
-    return str(value)
+    try:
+        return str(value)
+    except ValueError:  # a fraction of numbers with more digits than Python writes
+        return f"<{type(value).__name__}>"
 
 
 def _json_key(key: Any) -> str:

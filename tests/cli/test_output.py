@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from datetime import UTC, datetime
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -32,6 +33,13 @@ def test_what_a_value_on_the_command_line_means() -> None:
     assert parse_value("hello") == "hello"
     assert parse_value("") == ""
     assert parse_value("[" * 100_000) == "[" * 100_000
+
+
+def test_a_number_that_python_does_not_write_in_decimal() -> None:
+    assert json_line([1 << 8000, -(1 << 20000)]) == json.dumps([1 << 8000, hex(-(1 << 20000))]) + "\n"
+    assert shown(1 << 20000).startswith('"0x1000')
+    assert json_value({"a": Fraction(1 << 20000, 3)}) == {"a": "<Fraction>"}
+    assert value_bytes(1 << 20000).startswith(b'"0x1000')
 
 
 def test_what_json_lacks() -> None:
