@@ -18,7 +18,7 @@ way at once, and both of these times grow with their number, lest everybody dial
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Final
@@ -115,18 +115,19 @@ class Dialer:
         new = sum(1 for target in self._targets.values() if target.tries == 0)
         return self._config.dial_yield * (1 + min(new, self._config.limits.dials_at_once) / _CROWD)
 
-    def due(self, clock: float, skip: Iterable[NodeId] = ()) -> list[tuple[Target, str]]:
+    def due(self, clock: float, skip: Container[NodeId | None] = ()) -> list[tuple[Target, str]]:
         """The (target, endpoint) pairs to dial now; each must later be ``failed`` or ``reached``."""
-        skipped = set(skip)
-        pairs: list[tuple[Target, str]] = []
-        self._refill(clock)
-        most = self._config.limits.dials_at_once
-        room = most - self._under_way()
         waiting = [
             target
             for target in self._targets.values()
-            if self._due_at(target) <= clock and target.node not in skipped
+            if self._due_at(target) <= clock and target.node not in skip
         ]
+        if not waiting:
+            return []
+        pairs: list[tuple[Target, str]] = []
+        self._refill(clock)
+        most = self._config.limits.dials_at_once
+        room = most - sum(len(target.dialling) for target in self._targets.values())
         # Newcomers first: those that have failed before may be many, and dead.
         for target in sorted(waiting, key=lambda each: each.tries):
             if self._tokens < 1 or room < 1:
@@ -140,9 +141,6 @@ class Dialer:
             self._tokens -= 1
             room -= 1
         return pairs
-
-    def _under_way(self) -> int:
-        return sum(len(target.dialling) for target in self._targets.values())
 
     @staticmethod
     def _due_at(target: Target) -> float:
@@ -222,18 +220,19 @@ class Dialer:
             if forgettable and target.last_hint < horizon:
                 del self._targets[key]
 
-    def deadline(self, skip: Iterable[NodeId] = ()) -> float:
+    def deadline(self, skip: Container[NodeId | None] = ()) -> float:
         """When the next dial is due."""
-        if self._under_way() >= self._config.limits.dials_at_once:
-            return float("inf")  # the end of one of them makes room
-        skipped = set(skip)
-        times = [self._due_at(target) for target in self._targets.values() if target.node not in skipped]
-        if not times:
-            return float("inf")
+        soonest, under_way = float("inf"), 0
+        for target in self._targets.values():
+            under_way += len(target.dialling)
+            at = self._due_at(target)
+            if at < soonest and target.node not in skip:
+                soonest = at
+        if soonest == float("inf") or under_way >= self._config.limits.dials_at_once:
+            return float("inf")  # of many under way, the end of one makes room
         refilled = self._tokens_at + max(0.0, 1 - self._tokens) / self._config.limits.dials_per_second
-        return max(min(times), refilled)
+        return max(soonest, refilled)
 
-    def unresolved(self, skip: Iterable[NodeId] = ()) -> int:
+    def unresolved(self, skip: Container[NodeId | None] = ()) -> int:
         """How many targets are in their first rounds: neither reached nor failed yet."""
-        skipped = set(skip)
-        return sum(1 for target in self._targets.values() if target.node not in skipped and target.tries == 0)
+        return sum(1 for target in self._targets.values() if target.tries == 0 and target.node not in skip)

@@ -8,7 +8,7 @@ enough for a full mesh.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -29,6 +29,22 @@ RECORD_LIFETIME: Final = 24 * 3600
 """Seconds for which a node record is valid; it is signed anew at half of it."""
 
 _PAIRS: Final = 32  # in one gossip message: about 24 KiB
+
+
+class _Content(Container[NodeId | None]):
+    """Who need not be dialled: ourselves, peers in good health, and those just being attached."""
+
+    def __init__(self, own: NodeId, sessions: Mapping[NodeId, Session]) -> None:
+        self._own = own
+        self._sessions = sessions
+
+    def __contains__(self, node: object) -> bool:
+        session: Session | None = self._sessions.get(node)  # type: ignore[call-overload]
+        if session is None:
+            return node == self._own
+        if session.joined:
+            return session.liveness.state is not LivenessState.SUSPECT
+        return session.attach_tries == 0 and (session.link_open or session.expected)
 
 
 class Directory:
@@ -55,11 +71,13 @@ class Directory:
             config, rng, record.node, introducer, self._introduced, effects, rejected
         )
         self._links: Links
+        self._content: _Content
         self.gossip_at = float("inf")
 
     def connect(self, links: Links, clock: float) -> None:
         """Where introductions lead to."""
         self._links = links
+        self._content = _Content(self.record.node, links.sessions)
         self.gossip_at = clock + self._config.gossip_interval
 
     # -- our own record ------------------------------------------------------------
@@ -90,16 +108,7 @@ class Directory:
 
     def dial_due(self, clock: float) -> None:
         """Begin the dials that are due."""
-        self.introductions.dial_due(clock, self._content())
-
-    def _content(self) -> set[NodeId]:
-        """Who need not be dialled: ourselves, peers in good health, and those just being attached."""
-        return {self.record.node} | {
-            node
-            for node, session in self._links.sessions.items()
-            if (session.joined and session.liveness.state is not LivenessState.SUSPECT)
-            or (not session.joined and (session.link_open or session.expected) and session.attach_tries == 0)
-        }
+        self.introductions.dial_due(clock, self._content)
 
     def unresolved(self) -> int:
         """How many that were hinted at have neither joined nor failed once."""
@@ -197,7 +206,7 @@ class Directory:
             self._tell(listener, others[:_PAIRS])
 
     def deadline(self) -> float:
-        return min(self.introductions.deadline(self._content()), self.gossip_at)
+        return min(self.introductions.deadline(self._content), self.gossip_at)
 
 
 def _where(address: Address) -> str:

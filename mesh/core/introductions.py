@@ -10,7 +10,7 @@ somebody does: signing certificates is not this module's idea.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, Final, NamedTuple, Protocol
 
 from mesh.config import Config
@@ -75,7 +75,7 @@ class Introductions:
 
     # -- dialling --------------------------------------------------------------
 
-    def dial_due(self, clock: float, skip: set[NodeId]) -> None:
+    def dial_due(self, clock: float, skip: Container[NodeId | None]) -> None:
         """Begin the rounds that are due."""
         for target, endpoint in self.dialer.due(clock, skip):
             number = self._next_dial
@@ -89,12 +89,12 @@ class Introductions:
             if dialled.deadline <= clock:
                 self._end(number, clock)
 
-    def deadline(self, skip: set[NodeId]) -> float:
+    def deadline(self, skip: Container[NodeId | None]) -> float:
         times = [dialled.deadline for dialled in self._dialled.values()]
         times.append(self.dialer.deadline(skip))
         return min(times)
 
-    def unresolved(self, skip: set[NodeId]) -> int:
+    def unresolved(self, skip: Container[NodeId | None]) -> int:
         """How many candidates have neither answered nor failed once."""
         return self.dialer.unresolved(skip)
 

@@ -242,6 +242,8 @@ class Links:
 
     def timer(self, clock: float, redial: Callable[[Session], None]) -> None:
         """Everything that is due for any peer."""
+        if clock < self.deadline():
+            return
         for session in list(self.sessions.values()):
             if session.leaves_at <= clock:
                 self.end(session, "said goodbye", clock, departed=True)
@@ -291,12 +293,17 @@ class Links:
                 session.attach_deadline = clock + self._config.attach_timeout
 
     def deadline(self) -> float:
-        times = [float("inf")]
+        soonest = float("inf")
         for session in self.sessions.values():
-            times += (session.attach_deadline, session.leaves_at)
+            if session.attach_deadline < soonest:
+                soonest = session.attach_deadline
+            if session.leaves_at < soonest:
+                soonest = session.leaves_at
             if session.joined:
-                times.append(session.liveness.deadline())
-        return min(times)
+                due = session.liveness.due
+                if due < soonest:
+                    soonest = due
+        return soonest
 
     # -- ending ----------------------------------------------------------------
 

@@ -4,7 +4,7 @@
       ^------------------ anything heard ----------'
 
 Any traffic is a keepalive, so that only a silent peer costs a question.  The machine
-does nothing itself: ``poll`` says what the engine should do, ``deadline`` when to ask
+does nothing itself: ``poll`` says what the engine should do, ``due`` when to ask
 again.  (The split of timing from timers is memberlist's ``suspicion.go``.)
 
 ``excuse`` is for a node that was itself asleep or stalled: silence that it could
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Final
 
 __all__ = ["Action", "Liveness", "LivenessState", "Timing"]
 
@@ -43,22 +44,24 @@ class Timing:
     gone_after: float
 
 
-# state → (the timing that ends it, the state that follows, what to do then)
-_TABLE = {
-    LivenessState.ALIVE: ("probe_after", LivenessState.PROBED, Action.PROBE),
-    LivenessState.PROBED: ("probe_timeout", LivenessState.SUSPECT, Action.ACCUSE),
-    LivenessState.SUSPECT: ("gone_after", LivenessState.GONE, Action.BURY),
+# state → (the state that follows, what to do then, how long that state lasts)
+_NEXT: Final[dict[LivenessState, tuple[LivenessState, Action, str]]] = {
+    LivenessState.ALIVE: (LivenessState.PROBED, Action.PROBE, "probe_timeout"),
+    LivenessState.PROBED: (LivenessState.SUSPECT, Action.ACCUSE, "gone_after"),
+    LivenessState.SUSPECT: (LivenessState.GONE, Action.BURY, ""),
 }
 
 
 class Liveness:
     """The state of one peer. ``clock`` values are monotonic seconds."""
 
-    __slots__ = ("_since", "_timing", "heard_at", "state")
+    __slots__ = ("_patience", "_timing", "due", "heard_at", "state")
 
     def __init__(self, timing: Timing, clock: float) -> None:
         self._timing = timing
-        self._since = clock
+        self._patience = timing.probe_after  # how long the present state lasts
+        self.due = clock + self._patience
+        """When ``poll`` is worth a call; infinity once gone. (Read for all peers at every step: no call.)"""
         self.heard_at = clock
         self.state = LivenessState.ALIVE
 
@@ -66,31 +69,24 @@ class Liveness:
         """Something authentic arrived. True if the peer was suspect until now."""
         self.heard_at = clock
         state = self.state
-        if state is LivenessState.ALIVE or state is LivenessState.GONE:
+        if state is LivenessState.GONE:
             return False
-        self.state = LivenessState.ALIVE
-        self._since = clock
+        if state is not LivenessState.ALIVE:
+            self.state = LivenessState.ALIVE
+            self._patience = self._timing.probe_after
+        self.due = clock + self._patience
         return state is LivenessState.SUSPECT
 
     def excuse(self, clock: float) -> None:
         """We ourselves were away: begin the current wait anew."""
-        self._since = clock
+        self.due = clock + self._patience
         self.heard_at = max(self.heard_at, clock)
-
-    def deadline(self) -> float:
-        """When ``poll`` is worth a call; infinity once gone."""
-        entry = _TABLE.get(self.state)
-        if entry is None:
-            return float("inf")
-        patience: float = getattr(self._timing, entry[0])
-        start = self.heard_at if self.state is LivenessState.ALIVE else self._since
-        return start + patience
 
     def poll(self, clock: float) -> Action | None:
         """The action that is due, having changed the state accordingly; None if nothing is."""
-        entry = _TABLE.get(self.state)
-        if entry is None or clock < self.deadline():
+        if clock < self.due:
             return None
-        _, self.state, action = entry
-        self._since = clock
+        self.state, action, lasting = _NEXT[self.state]
+        self._patience = getattr(self._timing, lasting) if lasting else float("inf")
+        self.due = clock + self._patience
         return action

@@ -14,14 +14,14 @@ TIMING = Timing(probe_after=1.5, probe_timeout=1.0, gone_after=8.0)
 def test_silence_is_probed_then_accused_then_buried() -> None:
     peer = Liveness(TIMING, 100.0)
     assert peer.poll(101.4) is None
-    assert peer.deadline() == 101.5
+    assert peer.due == 101.5
     assert peer.poll(101.5) is Action.PROBE
     assert peer.poll(102.4) is None
     assert peer.poll(102.5) is Action.ACCUSE
     assert peer.state is LivenessState.SUSPECT
     assert peer.poll(110.4) is None
     assert peer.poll(110.5) is Action.BURY
-    assert peer.deadline() == float("inf")
+    assert peer.due == float("inf")
     assert peer.poll(1e9) is None
 
 
@@ -40,7 +40,7 @@ def test_anything_heard_recovers_a_suspect() -> None:
     peer.poll(5.1)
     assert peer.state is LivenessState.SUSPECT
     assert peer.heard(6.0)
-    assert peer.deadline() == 7.5
+    assert peer.due == 7.5
 
 
 def test_the_dead_do_not_come_back_by_themselves() -> None:
@@ -56,7 +56,7 @@ def test_a_node_that_slept_accuses_nobody() -> None:
     peer = Liveness(TIMING, 0.0)
     peer.excuse(60.0)
     assert peer.poll(60.0) is None
-    assert peer.deadline() == 61.5
+    assert peer.due == 61.5
 
 
 @given(st.lists(st.tuples(st.sampled_from(["heard", "poll"]), st.floats(0.01, 3.0)), max_size=60))
@@ -82,4 +82,4 @@ def test_against_a_naive_model(steps: list[tuple[str, float]]) -> None:
             elif action is Action.BURY:
                 assert silence >= 10.5
             else:
-                assert peer.deadline() > clock
+                assert peer.due > clock
