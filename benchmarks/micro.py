@@ -240,6 +240,7 @@ def _iterate(n: int) -> Work:
             buffer=n * _MESSAGES,
             overflow="drop_oldest",
             group="",
+            most_bytes=n * _MESSAGES * 1024,
             enter=lambda _: None,
             leave=lambda _: None,
         )

@@ -38,6 +38,8 @@ class Limits:
     unknown_key_frames: int = 64  # held for a moment while the key is asked for
     pending_requests: int = 65536  # of our own callers, in flight at once
     served_per_peer: int = 4096  # requests of one peer in our handlers at once
+    served_bytes_per_peer: int = 16 << 20  # … and their data, which waits with them for a handler
+    subscription_bytes: int = 64 << 20  # one slow reader: its buffer counts messages, and memory is bytes
     headers: int = 64  # per message
     header_bytes: int = 8 << 10  # all header names and values of a message
 

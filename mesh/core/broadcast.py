@@ -172,6 +172,10 @@ class Broadcast:
             held.add(body.tag)
         return Seen(body.node, body.tag, subscribe, version)
 
+    def forget_tags(self, peer: NodeId) -> None:
+        """A new session of the peer: it subscribes again, over a new connection."""
+        self._seen.pop(peer, None)
+
     def forget(self, peer: NodeId) -> None:
         """The peer's session ended: its keys and tags count no more."""
         self._seen.pop(peer, None)

@@ -239,6 +239,7 @@ class Engine:
         attached = self.links.heard_attach(session, message, clock)
         if attached.new:
             self.router.remove_peer(session.node)
+            self.broadcast.forget_tags(session.node)
         self.receiver.add_key(session, message.key)
         if not session.link_open:
             # Its own link came through an address its record does not list: find one we can dial.

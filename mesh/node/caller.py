@@ -44,6 +44,7 @@ class _Call:
     number: int
     member: Member
     topic: str
+    granted: int  # replies that may still come before the last
     replies: deque[ReplyMessage | ErrorMessage | MeshError] = field(default_factory=deque)
     arrived: trio.Event = field(default_factory=trio.Event)
     done: bool = False
@@ -90,8 +91,17 @@ class Caller:
     def received(self, peer: NodeId, message: ReplyMessage | ErrorMessage) -> None:
         """A reply or error of a peer. Those that nobody waits for any more are ignored."""
         call = self._calls.get(message.number)
-        if call is not None and call.member.peer == peer:
-            call.put(message)
+        if call is None or call.member.peer != peer:
+            return
+        if isinstance(message, ReplyMessage) and not message.last:
+            call.granted -= 1
+            if call.granted < 0:
+                # What waits here is bounded by what we grant, not by the responder's good will.
+                del self._calls[call.number]
+                self._network.send_nowait(peer, CancelMessage(call.number))
+                call.put(RemoteError("Overrun", "sent more replies than were granted", peer.hex()))
+                return
+        call.put(message)
 
     def peer_gone(self, peer: NodeId, name: str) -> None:
         """The peer left: it answers nothing any more."""
@@ -106,17 +116,17 @@ class Caller:
 
     # -- one call --------------------------------------------------------------------
 
-    def _begin(self, member: Member, topic: str) -> _Call:
+    def _begin(self, member: Member, topic: str, window: int) -> _Call:
         if len(self._calls) >= self._network.config.limits.pending_requests:
             raise MeshError(f"more than {len(self._calls)} requests are in flight")
-        call = _Call(self._next, member, topic)
+        call = _Call(self._next, member, topic, window)
         self._next += 1
         self._calls[call.number] = call
         self._outstanding[member.peer] += 1
         return call
 
     def _end(self, call: _Call) -> None:
-        del self._calls[call.number]
+        self._calls.pop(call.number, None)
         peer = call.member.peer
         self._outstanding[peer] -= 1
         if not self._outstanding[peer]:
@@ -174,7 +184,7 @@ class Caller:
             while left:
                 member = self.choose(left)
                 left.remove(member)
-                call = self._begin(member, topic)
+                call = self._begin(member, topic, 1)
                 try:
                     message = RequestMessage(
                         call.number, topic, kind, data, headers, _budget(deadline), 1, False
@@ -241,9 +251,9 @@ class Caller:
                     self._end(call)
 
         async with background() as nursery:
-            async with send:
+            with send:
                 for member in members:
-                    nursery.start_soon(follow, self._begin(member, topic), send.clone())
+                    nursery.start_soon(follow, self._begin(member, topic, window), send.clone())
             # Not ``async with``: its checkpoint would put Cancelled in place of what the block raises.
             with receive:
                 try:
@@ -252,6 +262,7 @@ class Caller:
                     nursery.cancel_scope.cancel()  # before nobody takes replies any more
 
     def _credit(self, call: _Call, replies: int) -> None:
+        call.granted += replies
         if call.member.peer == LOCAL:
             self._own.credit(LOCAL, call.number, replies)
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 from mesh.core.messages import Batch
 from mesh.core.receiver import Delivery
@@ -20,6 +21,9 @@ from mesh.node.subscription import Subscription
 __all__ = ["Inbox", "Turns"]
 
 
+_GROUPS: Final = 4096  # whose turns are remembered
+
+
 class Turns:
     """Whose turn it is in each group: one after the other."""
 
@@ -27,6 +31,8 @@ class Turns:
         self._turns: Counter[str] = Counter()
 
     def choose(self, group: str, members: Sequence[Member]) -> Member:
+        if len(self._turns) >= _GROUPS and group not in self._turns:
+            self._turns.clear()  # whose turn it is may be forgotten; group names are the peers' to choose
         self._turns[group] += 1
         return members[self._turns[group] % len(members)]
 

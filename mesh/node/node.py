@@ -222,6 +222,7 @@ class Node:
             check_pattern(pattern),
             buffer=size,
             overflow=check_subscription(overflow, size, history, group),
+            most_bytes=self.config.limits.subscription_bytes,
             group=group or "",
             enter=self._board.enter,
             leave=self._board.leave,

@@ -98,15 +98,20 @@ class Pump:
     def direct_received(self, sender: NodeId, frames: Sequence[bytes]) -> None:
         clock = trio.current_time()
         engine = self.engine
+        control = False
         for frame in frames:
             message = engine.direct_received(sender, frame, clock)
-            if message is not None:
+            if message is None:
+                control = True
+            else:
                 self._consumer.dispatch(engine.links.sessions[sender], message, clock)
             if engine.pongs:
                 pongs, engine.pongs = engine.pongs, []
                 for pong in pongs:
                     self._consumer.ponged(*pong)
-            self.apply()
+            self._carry_out_all()
+        if control:
+            self._reschedule()
         released = engine.receiver.take_released()
         if released:
             self.broadcast_received(released)
@@ -118,8 +123,8 @@ class Pump:
             delivery = receive(tag, frame, clock)
             if delivery is not None:
                 deliver(delivery)
-            else:
-                self.apply()
+        if self._carry_out_all():
+            self._reschedule()
 
     def subscription_received(self, body: bytes) -> Verdict:
         answer = self.engine.subscription_received(body)
@@ -137,17 +142,26 @@ class Pump:
 
     @trio.lowlevel.enable_ki_protection
     def apply(self) -> None:
-        """Carry out what the engine wants done."""
+        """Carry out what the engine wants done, and call it in time."""
+        self._carry_out_all()
+        self._reschedule()
+
+    def _reschedule(self) -> None:
+        if self.engine.next_timer(trio.current_time()) < self._due:
+            self._wake.set()
+
+    @trio.lowlevel.enable_ki_protection
+    def _carry_out_all(self) -> bool:
+        """Whether there was anything."""
         taken = self.engine.take_effects()
         if not taken:
-            return
+            return False
         while taken:
             for effect in taken:
                 self._carry_out[type(effect)](effect)
             taken = self.engine.take_effects()
         self._consumer.progressed()
-        if self.engine.next_timer(trio.current_time()) < self._due:
-            self._wake.set()
+        return True
 
     def _dial(self, effect: do.Dial) -> None:
         route = self._transport.dial_intro(effect.endpoint)

@@ -57,6 +57,7 @@ class Responder:
         self._services: dict[int, _Service] = {}
         self._served: dict[tuple[NodeId, int], _Served] = {}
         self._per_peer: Counter[NodeId] = Counter()
+        self._bytes_per_peer: Counter[NodeId] = Counter()
         self._refusal: MeshError | None = None
         self._closing = trio.Event()
         self.accepted = 0
@@ -102,7 +103,11 @@ class Responder:
         services = [self._services[number] for number in numbers if number in self._services]
         if not services:
             return refuse(NOT_SERVED, message.topic)
-        if self._per_peer[peer] >= self._network.config.limits.served_per_peer:
+        limits = self._network.config.limits
+        if (
+            self._per_peer[peer] >= limits.served_per_peer
+            or self._bytes_per_peer[peer] + len(message.data) > limits.served_bytes_per_peer
+        ):
             return refuse(BUSY, "too many requests of yours are in my handlers")
         key = (peer, message.number)
         if key in self._served:
@@ -112,6 +117,7 @@ class Responder:
         served = _Served(trio.CancelScope(deadline=deadline), max(1, message.window), trio.Event())
         self._served[key] = served
         self._per_peer[peer] += 1
+        self._bytes_per_peer[peer] += len(message.data)
         self.accepted += 1
         service.nursery.start_soon(self._handle, service, peer, message, served, sink)
         return None
@@ -163,8 +169,9 @@ class Responder:
                 sink.send_nowait(ErrorMessage(message.number, why, message.topic, self._load_after))
             del self._served[peer, message.number]
             self._per_peer[peer] -= 1
+            self._bytes_per_peer[peer] -= len(message.data)
             if not self._per_peer[peer]:
-                del self._per_peer[peer]
+                del self._per_peer[peer], self._bytes_per_peer[peer]
 
     @property
     def _load_after(self) -> int:

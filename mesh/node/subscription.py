@@ -54,6 +54,22 @@ class _Chunk(NamedTuple):
     start: int
 
 
+def _head(values: list[bytes], most: int, most_bytes: int) -> list[bytes]:
+    """As many of the first values as fit."""
+    count = 0
+    for value in values[: max(0, most)]:
+        most_bytes -= len(value)
+        if most_bytes < 0:
+            break
+        count += 1
+    return values[:count]
+
+
+def _tail(values: list[bytes], most: int, most_bytes: int) -> list[bytes]:
+    """As many of the last values as fit."""
+    return _head(values[::-1], most, most_bytes)[::-1]
+
+
 class _Loop:
     """One ``async for`` over a generator, at the generator's pace: its ``__anext__`` is the generator's own.
 
@@ -92,6 +108,7 @@ class Subscription:
         buffer: int,
         overflow: Overflow,
         group: str,
+        most_bytes: int,
         enter: Callable[[Subscription], object],
         leave: Callable[[Subscription], object],
     ) -> None:
@@ -107,6 +124,8 @@ class Subscription:
         self._leave = leave
         self._chunks: deque[_Chunk] = deque()
         self._queued = 0
+        self._bytes = 0  # of the values that are queued
+        self._most_bytes = most_bytes
         self._hand: Iterator[Message] = iter(())
         self._rest: Iterator[bytes] = iter(())  # what of the chunk in hand is not yet taken
         self._since_yield = 0
@@ -118,40 +137,52 @@ class Subscription:
 
     def feed(self, origin: Origin, batch: Batch, skip: int = 0) -> None:
         """Append a batch (its first ``skip`` messages are not for us). Never blocks."""
-        fresh = len(batch.values) - skip
-        self.received += fresh
-        room = self.buffer - self._queued
-        if fresh > room:
-            skip, fresh = self._overflow(batch, skip, fresh, room)
-            if not fresh:
+        values = batch.values[skip:] if skip else batch.values
+        self.received += len(values)
+        size = sum(map(len, values))
+        if self._queued + len(values) > self.buffer or self._bytes + size > self._most_bytes:
+            values, skip = self._fit(values, skip)
+            if not values:
                 return
-        values = batch.values if fresh == len(batch.values) else batch.values[skip : skip + fresh]
+            size = sum(map(len, values))
         self._chunks.append(_Chunk(origin, values, skip))
-        self._queued += fresh
+        self._queued += len(values)
+        self._bytes += size
         if self._waiting:
             self._waiting.unpark_all()
 
-    def _overflow(self, batch: Batch, skip: int, fresh: int, room: int) -> tuple[int, int]:
+    def _fit(self, values: list[bytes], skip: int) -> tuple[list[bytes], int]:
+        """Carry out the overflow policy: what of ``values`` is to be queued, and its first one's index."""
         if self.overflow == "drop_oldest":
-            need = fresh - room
-            self.dropped += need
-            while need and self._chunks:
-                chunk = self._chunks[0]
-                size = len(chunk.values)
-                if size <= need:
-                    self._chunks.popleft()
-                    gone = size
-                else:
-                    gone = need
-                    self._chunks[0] = _Chunk(chunk.origin, chunk.values[gone:], chunk.start + gone)
-                self._queued -= gone
-                need -= gone
-            return skip + need, fresh - need
-        if self.overflow == "raise":
-            self._overflowed = True
-            self._waiting.unpark_all()
-        self.dropped += fresh - room
-        return skip, room
+            kept = _tail(values, self.buffer, self._most_bytes)
+            self._make_room(len(kept), sum(map(len, kept)))
+        else:
+            kept = _head(values, self.buffer - self._queued, self._most_bytes - self._bytes)
+            if self.overflow == "raise":
+                self._overflowed = True
+                self._waiting.unpark_all()
+        self.dropped += len(values) - len(kept)
+        return kept, skip + len(values) - len(kept) if self.overflow == "drop_oldest" else skip
+
+    def _make_room(self, messages: int, size: int) -> None:
+        """Drop the oldest that wait until so many messages of so many bytes fit."""
+        while self._chunks:
+            over = self._queued + messages - self.buffer
+            heavy = self._bytes + size - self._most_bytes
+            if over <= 0 and heavy <= 0:
+                return
+            origin, values, start = self._chunks[0]
+            gone = freed = 0
+            while gone < len(values) and (gone < over or freed < heavy):
+                freed += len(values[gone])
+                gone += 1
+            if gone == len(values):
+                self._chunks.popleft()
+            else:
+                self._chunks[0] = _Chunk(origin, values[gone:], start + gone)
+            self._queued -= gone
+            self._bytes -= freed
+            self.dropped += gone
 
     def close(self, reason: BaseException) -> None:
         """The node closes: who waits is told ``reason``."""
@@ -187,6 +218,7 @@ class Subscription:
         chunk = self._chunks.popleft()
         size = len(chunk.values)
         self._queued -= size
+        self._bytes -= sum(map(len, chunk.values))
         self._rest = iter(chunk.values)
         self._hand = map(Message, repeat(chunk.origin), self._rest, count(chunk.start))
         return size
