@@ -32,6 +32,7 @@ class Done:
 
     @property
     def json(self) -> Any:
+        assert self.stdout, self
         return json.loads("\n".join(self.stdout))
 
     @property
