@@ -59,6 +59,7 @@ class Dialer:
         self._tokens = config.limits.dials_per_second
         self._tokens_at = 0.0
         self.dropped = 0  # hints beyond the bound
+        self.version = 0  # goes up with every change, so that ``deadline`` need not be asked for anew
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -80,6 +81,7 @@ class Dialer:
         some = tuple(dict.fromkeys(endpoints))[: self._config.limits.addresses_per_node]
         if not some:
             return None
+        self.version += 1
         key: NodeId | str = node if node is not None else some[0]
         target = self._targets.get(key)
         if target is None:
@@ -125,6 +127,7 @@ class Dialer:
         if not waiting:
             return []
         pairs: list[tuple[Target, str]] = []
+        self.version += 1
         self._refill(clock)
         most = self._config.limits.dials_at_once
         room = most - sum(len(target.dialling) for target in self._targets.values())
@@ -156,6 +159,7 @@ class Dialer:
 
     def failed(self, target: Target, endpoint: str, clock: float) -> None:
         """One endpoint of the round did not answer in time, or refused."""
+        self.version += 1
         target.dialling.discard(endpoint)
         if target.untried:
             target.step_at = min(target.step_at, clock)  # the next one at once
@@ -174,6 +178,7 @@ class Dialer:
         The node's other addresses may be right all the same (every host has the same address on
         Docker's bridge); if it has none left, its process has gone, and its id with it.
         """
+        self.version += 1
         self.failed(target, endpoint, clock)
         if target.permanent:
             target.node = None
@@ -184,6 +189,7 @@ class Dialer:
 
     def reached(self, target: Target, node: NodeId, clock: float) -> None:
         """The target answered, as ``node``: the round is over."""
+        self.version += 1
         target.dialling.clear()
         target.untried.clear()
         self._back_off(target, clock)
@@ -193,6 +199,7 @@ class Dialer:
 
     def lost(self, node: NodeId, clock: float) -> None:
         """The link to a node ended: try it again from now on."""
+        self.version += 1
         for target in self._targets.values():
             if target.node == node:
                 target.next_try = clock + self._config.redial_min + self._yield(node)
@@ -203,6 +210,7 @@ class Dialer:
 
     def forget(self, node: NodeId) -> None:
         """The node said goodbye: its id never comes back."""
+        self.version += 1
         target = self._targets.get(node)
         if target is not None and not target.permanent:
             del self._targets[node]
@@ -212,6 +220,7 @@ class Dialer:
 
     def expire(self, clock: float, alive: Iterable[NodeId]) -> None:
         """Drop targets that nobody has spoken of for long."""
+        self.version += 1
         keep = set(alive)
         horizon = clock - self._config.forget_after
         for key, target in list(self._targets.items()):

@@ -73,6 +73,8 @@ class Directory:
         self._links: Links
         self._content: _Content
         self.gossip_at = float("inf")
+        self._dial_known = float("inf")
+        self._dial_known_for = (-1, -1)
 
     def connect(self, links: Links, clock: float) -> None:
         """Where introductions lead to."""
@@ -108,7 +110,16 @@ class Directory:
 
     def dial_due(self, clock: float) -> None:
         """Begin the dials that are due."""
-        self.introductions.dial_due(clock, self._content)
+        if self._dial_at() <= clock:
+            self.introductions.dial_due(clock, self._content)
+
+    def _dial_at(self) -> float:
+        """When the next dial is due. Asked for at every step, and looked for when something has changed."""
+        versions = (self.introductions.dialer.version, self._links.version)
+        if versions != self._dial_known_for:
+            self._dial_known_for = versions
+            self._dial_known = self.introductions.dialer.deadline(self._content)
+        return self._dial_known
 
     def unresolved(self) -> int:
         """How many that were hinted at have neither joined nor failed once."""
@@ -206,7 +217,7 @@ class Directory:
             self._tell(listener, others[:_PAIRS])
 
     def deadline(self) -> float:
-        return min(self.introductions.deadline(self._content), self.gossip_at)
+        return min(self.introductions.deadline(), self._dial_at(), self.gossip_at)
 
 
 def _where(address: Address) -> str:

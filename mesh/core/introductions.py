@@ -89,10 +89,9 @@ class Introductions:
             if dialled.deadline <= clock:
                 self._end(number, clock)
 
-    def deadline(self, skip: Container[NodeId | None]) -> float:
-        times = [dialled.deadline for dialled in self._dialled.values()]
-        times.append(self.dialer.deadline(skip))
-        return min(times)
+    def deadline(self) -> float:
+        """When the next dial under way is given up."""
+        return min([dialled.deadline for dialled in self._dialled.values()], default=float("inf"))
 
     def unresolved(self, skip: Container[NodeId | None]) -> int:
         """How many candidates have neither answered nor failed once."""

@@ -112,12 +112,14 @@ class Links:
         self.sessions: dict[NodeId, Session] = {}
         self.departed: dict[NodeId, None] = {}
         self.banned: dict[NodeId, float] = {}
+        self.version = 0  # goes up whenever it may have changed who is to be dialled
         self._next_token = 1
 
     # -- beginning -------------------------------------------------------------
 
     def introduce(self, who: Introduced, intro: str, host: str, clock: float) -> bool:
         """Somebody was introduced. False: no room, or not wanted now."""
+        self.version += 1
         node = who.record.node
         if node == self._own:
             return True
@@ -144,6 +146,7 @@ class Links:
         return True
 
     def _open(self, session: Session, address: Address, clock: float) -> None:
+        self.version += 1
         session.address = address
         session.begin_link(self._rng(8))
         session.attach_deadline = clock + self._config.attach_timeout
@@ -157,6 +160,7 @@ class Links:
 
     def heard_attach(self, session: Session, message: AttachMessage, clock: float) -> Attached:
         """The peer's word on its own link to us."""
+        self.version += 1
         forgot = session.theirs is not None and session.answered
         new = session.heard_attach(message)
         if new and forgot:
@@ -184,6 +188,7 @@ class Links:
 
     def progress(self, session: Session, clock: float, *, without_broadcast: bool = False) -> bool:
         """Has it joined with this step? Then say so. True if it did."""
+        self.version += 1
         if not session.attached or (session.live < 0 and not without_broadcast):
             return False
         session.attach_deadline = float("inf")
@@ -200,6 +205,7 @@ class Links:
     def heard(self, session: Session, clock: float) -> None:
         """Something authentic arrived from it."""
         if session.liveness.heard(clock) and session.joined:
+            self.version += 1
             self._effects.append(PeerChanged(session.node, PeerChange.RECOVERED, "heard again"))
 
     def ping(self, session: Session, clock: float) -> int:
@@ -256,6 +262,7 @@ class Links:
             if action is Action.PROBE:
                 self.ping(session, clock)
             elif action is Action.ACCUSE:
+                self.version += 1
                 self.ping(session, clock)
                 self._effects.append(
                     PeerChanged(session.node, PeerChange.SUSPECTED, "silent, and a probe is unanswered")
@@ -265,6 +272,7 @@ class Links:
                 self.end(session, "silent for too long", clock)
 
     def _attach_late(self, session: Session, clock: float, redial: Callable[[Session], None]) -> None:
+        self.version += 1
         session.attach_tries += 1
         if session.attached:
             if session.attach_tries < 3:  # its barrier is repeated until it arrives
@@ -329,6 +337,7 @@ class Links:
 
     def end(self, session: Session, why: str, clock: float, *, departed: bool = False) -> None:
         """Take back everything of the peer."""
+        self.version += 1
         node = session.node
         self.sessions.pop(node, None)
         if departed:
