@@ -148,12 +148,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert load(file).node.name == "here"
 
 
-@pytest.mark.parametrize("good", ["tcp://*:7400", "tcp://*:*", "tcp://[::]:0", "tcp://eth0:1", "ipc:///run/x"])
+@pytest.mark.parametrize("good", ["tcp://*:7400", "tcp://[::]:0", "tcp://eth0:1", "ipc:///run/x"])
 def test_endpoints_to_listen_on(good: str) -> None:
     assert reject_listen(good) is None
 
 
-@pytest.mark.parametrize("bad", ["tcp://*", "tcp://*:70000", "udp://*:1", "ipc://", "*:7400", 7400, None])
+@pytest.mark.parametrize("bad", ["tcp://*", "tcp://*:65534", "udp://*:1", "ipc://run", "*:7400", 7400, None])
 def test_no_endpoints_to_listen_on(bad: object) -> None:
     assert reject_listen(bad) is not None
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mesh.errors import ConfigError
+from mesh.errors import ConfigError, TransportError
 
 __all__ = [
     "Form",
@@ -40,17 +40,17 @@ def reject_name(value: Any) -> str | None:
     return 'expected a name: 1 to 64 printable characters, such as "kitchen"'
 
 
-_TCP = re.compile(r"tcp://(\[[0-9a-fA-F:.]+(?:%[\w.-]+)?\]|[^:/\[\]\s]+):(\d{1,5}|\*)")
-
-
 def reject_listen(value: Any) -> str | None:
     """Why a node can't listen on this endpoint, or None."""
     if isinstance(value, str):
-        found = _TCP.fullmatch(value)
-        if found and (found[2] == "*" or int(found[2]) < 65536):
-            return None
-        if value.startswith("ipc://") and len(value) > 6:
-            return None
+        # Imported late, as below: most of the command's mistakes are found without libzmq.
+        from mesh.transport.endpoints import plane_endpoints
+
+        try:
+            plane_endpoints(value)
+        except TransportError as error:
+            return f"expected an endpoint to listen on ({error.reason})"
+        return None
     return 'expected an endpoint to listen on, such as "tcp://*:7400" or "ipc:///run/mesh/node"'
 
 
