@@ -224,6 +224,8 @@ class Engine:
                     self._reject(Reason.UNEXPECTED)
                     return None
                 return message
+            if len(frame) > self.config.limits.control_bytes:
+                raise RemoteProtocolError(Reason.BAD_LENGTH, "control message")
             handler(self, session, message, clock)
         except RemoteProtocolError as error:
             self.rejected_from(session, error.reason, clock)

@@ -1,6 +1,6 @@
 """Sequence numbers: what makes a loss visible, and a repetition harmless.
 
-Sending: each topic of a publisher counts its messages from 0 (``SequenceCounter``).  Receiving: a batch
+Sending: each topic of a publisher counts its messages from 0 (``mesh.node.publisher``).  Receiving: a batch
 (topic, first number, count) → ``observe`` → how many are missing in front of it, and how many of
 its first ones were delivered before.
 
@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-__all__ = ["TOPICS_PER_PUBLISHER", "Observation", "SequenceCounter", "StreamSequences"]
+__all__ = ["TOPICS_PER_PUBLISHER", "Observation", "StreamSequences"]
 
 TOPICS_PER_PUBLISHER: Final = 16384
 """Topics of one publisher whose numbers a receiver remembers, the latest used. A peer can
@@ -102,26 +102,3 @@ class StreamSequences:
         if len(self._next) > self._topics:
             self._next.popitem(last=False)
             self.evicted += 1
-
-
-class SequenceCounter:
-    """A publisher's own numbers, topic by topic.
-
-    Unbounded on purpose: only this program can make it grow, with topics of its own, and a number
-    that was forgotten would begin at 0 again, which receivers would take for old messages and not deliver.
-    """
-
-    __slots__ = ("_next",)
-
-    def __init__(self) -> None:
-        self._next: dict[str, int] = {}
-
-    def take(self, topic: str, count: int = 1) -> int:
-        """The first of ``count`` consecutive numbers."""
-        first = self._next.get(topic, 0)
-        self._next[topic] = first + count
-        return first
-
-    def next(self, topic: str) -> int:
-        """The number that ``take`` would give, for an announcement of the tail."""
-        return self._next.get(topic, 0)

@@ -1,7 +1,6 @@
 """Seeds: intro endpoints that somebody wrote down.
 
-``connect=`` and ``[node] connect`` in ``mesh.toml``, and the addresses of peers remembered from
-an earlier run. Each is a candidate at once, and again with backoff for as long as the node runs: the
+``connect=`` and ``[node] connect`` in ``mesh.toml``. Each is a candidate at once, and again with backoff for as long as the node runs: the
 machine behind a seed may start later than this one, or move to another address under the same
 name. Names stay text, so that each dial resolves them anew.
 """
@@ -23,7 +22,7 @@ from mesh.errors import ConfigError
 __all__ = ["Seeds", "parse_seed"]
 
 BACKOFF: Final = (0.5, 30.0)  # seconds: the first pause, doubled up to the last, with full jitter above half
-SEEDS: Final = 256  # as many as there may be peers; remembered addresses are cut off there
+SEEDS: Final = 256  # as many as there may be peers
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")  # RFC 1123 §2.1, and "_"
 
@@ -70,17 +69,12 @@ def parse_seed(text: str) -> str:
 
 
 class Seeds(Discovery):
-    """Discovery by known endpoints; needs no multicast. ``remembered`` ones that are malformed are ignored."""
+    """Discovery by known endpoints; needs no multicast."""
 
     name = "seeds"
 
-    def __init__(self, endpoints: Iterable[str], *, remembered: Iterable[str] = ()) -> None:
+    def __init__(self, endpoints: Iterable[str]) -> None:
         seeds = dict.fromkeys(parse_seed(endpoint) for endpoint in endpoints)
-        for endpoint in remembered:
-            try:
-                seeds.setdefault(parse_seed(endpoint))
-            except ConfigError:
-                continue  # written by another version; nobody's mistake now
         self.endpoints = tuple(seeds)[:SEEDS]
         self.status = Status(self.name, active=False, reason="not started")
         self.rejected: Counter[str] = Counter()

@@ -3,7 +3,6 @@
     ~/.local/share/zeromesh/       MESH_HOME, else the platform's user data folder; 0700, files 0600
         credentials.json           key, certificate, mesh secret, revocations (``credentials``)
         ca.json members.json invitations.json          on the CA's machine (``authority``)
-        peers.json                 endpoints that answered lately: seeds for the next start
         daemon.json daemon.lock    where the daemon of this home listens, while one runs
         lock                       held by whoever changes something
 
@@ -27,7 +26,7 @@ from typing import Final
 
 import platformdirs
 
-from mesh.core.fields import check_endpoint, check_name
+from mesh.core.fields import check_name
 from mesh.core.identity import SigningKey, issue_certificate, verify_revocations
 from mesh.core.join import Grant, Joined, OpenInvitation, Proven
 from mesh.core.token import Invitation
@@ -46,13 +45,11 @@ from mesh.home.authority import (
     write_ca,
 )
 from mesh.home.credentials import Credentials, from_file, make, to_file
-from mesh.home.daemonfile import MAX_ENDPOINTS, endpoints_in
 from mesh.home.store import PrivateFolder
 
 __all__ = ["Home", "default_home"]
 
 _CREDENTIALS: Final = "credentials.json"
-_PEERS: Final = "peers.json"
 
 
 def default_home() -> Path:
@@ -159,7 +156,6 @@ class Home:
             serial=1,
         )
         write_ca(self._folder, ca)
-        self._folder.remove(_PEERS)
         return self._write(
             make(
                 mesh_name,
@@ -232,7 +228,6 @@ class Home:
                 )
             )
             remove_ca(self._folder)
-            self._folder.remove(_PEERS)
             return credentials
 
     def store_revocations(self, encoded: bytes, secret: bytes) -> Credentials:
@@ -360,27 +355,6 @@ class Home:
         """Spend a use of the invitation and certify the newcomer."""
         with self._authority() as authority:
             return authority.redeem(proven, self._clock())
-
-    # -- what makes the next start quicker -----------------------------------------
-
-    def remember_addresses(self, endpoints: Iterable[str]) -> None:
-        """Intro endpoints of peers, the most useful first: they are the next start's seeds."""
-        with self._folder.locked():
-            credentials = self.credentials(create=False)
-            merged = dict.fromkeys([*endpoints, *self.recall_addresses()])
-            kept = [each for each in merged if check_endpoint(each) is None][:MAX_ENDPOINTS]
-            self._folder.write(_PEERS, {"mesh": credentials.mesh.hex(), "endpoints": kept})
-
-    def recall_addresses(self) -> tuple[str, ...]:
-        """What ``remember_addresses`` kept, for this mesh. It is only a cache: a damaged one is empty."""
-        credentials = self._read()
-        try:
-            value = self._folder.read(_PEERS)
-        except CredentialError:
-            return ()
-        if credentials is None or value is None or value.get("mesh") != credentials.mesh.hex():
-            return ()
-        return endpoints_in(value)
 
     # -- the daemon of this home -----------------------------------------------------
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.core.sequence import Observation, SequenceCounter, StreamSequences
+from mesh.core.sequence import Observation, StreamSequences
 
 batches = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 12), st.integers(1, 5)), max_size=40)
 
@@ -39,15 +39,15 @@ def test_same_as_sets_of_numbers(batches: list[tuple[str, int, int]]) -> None:
 def test_every_drop_is_counted_and_no_repetition_delivered(
     sizes: list[int], drops: set[int], repeats: set[int]
 ) -> None:
-    counter, sequences = SequenceCounter(), StreamSequences()
-    delivered = lost = 0
+    sequences = StreamSequences()
+    delivered = lost = following = 0
     for index, size in enumerate(sizes):
-        first = counter.take("t", size)
+        first, following = following, following + size
         for _ in range(0 if index in drops else 2 if index in repeats else 1):
             seen = sequences.observe("t", first, size)
             delivered += size - seen.fresh_from
             lost += seen.lost
-    lost += sequences.tail("t", counter.next("t"))
+    lost += sequences.tail("t", following)
     assert delivered + lost == sum(sizes)
     assert lost == sum(size for index, size in enumerate(sizes) if index in drops)
 
@@ -104,9 +104,3 @@ def test_bounded_by_the_topics_used_last() -> None:
     assert sequences.evicted == 2
     with pytest.raises(ValueError, match="one topic"):
         StreamSequences(topics=0)
-
-
-def test_topics_count_apart() -> None:
-    counter = SequenceCounter()
-    assert [counter.take("a", 3), counter.take("b"), counter.take("a")] == [0, 0, 3]
-    assert (counter.next("a"), counter.next("b"), counter.next("c")) == (4, 1, 0)

@@ -68,7 +68,7 @@ def test_a_bad_seed_is_named(text: str, reason: str) -> None:
 
 async def test_each_seed_at_once_and_again_later(autojump_clock: trio.testing.MockClock) -> None:
     seeds, sighted, times = (
-        Seeds(["one", "two:7401", "one:7400"], remembered=["three", "bad seed"]),
+        Seeds(["one", "two:7401", "one:7400", "three"]),
         Sighted(),
         [],
     )
@@ -127,6 +127,6 @@ async def test_without_seeds_it_says_so_and_waits(autojump_clock: trio.testing.M
     assert not sighted.candidates
 
 
-def test_remembered_addresses_are_bounded() -> None:
+def test_seeds_are_bounded() -> None:
     many = [f"10.0.{number >> 8}.{number & 255}" for number in range(1000)]
-    assert len(Seeds(["one"], remembered=many).endpoints) == SEEDS
+    assert len(Seeds(["one", *many]).endpoints) == SEEDS

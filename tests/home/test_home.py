@@ -463,7 +463,6 @@ def test_one_use_is_spent_once_however_many_ask(home: Home, clock: Clock) -> Non
 def test_joining(home: Home, other: Home) -> None:
     ca = home.credentials(mesh_name="den")
     own = other.credentials()  # a mesh of its own, from an earlier use
-    other.remember_addresses(["tcp://192.0.2.1:1"])
     member = join(home, other)
     assert other.credentials() == member
     assert member.mesh == ca.mesh != own.mesh
@@ -471,7 +470,6 @@ def test_joining(home: Home, other: Home) -> None:
     assert member.secret == ca.secret
     assert not other.is_ca
     assert not (other.path / "ca.json").exists()
-    assert other.recall_addresses() == ()
 
 
 def test_joining_twice(home: Home, other: Home, tmp_path: Path, clock: Clock) -> None:
@@ -551,27 +549,7 @@ def test_a_member_whose_grant_had_no_list(home: Home, other: Home) -> None:
     assert other.store_revocations(listed.revocations_bytes, listed.secret).revocations == listed.revocations
 
 
-# -- what is remembered ---------------------------------------------------------
-
-
-def test_addresses_are_remembered(home: Home) -> None:
-    home.credentials()
-    assert home.recall_addresses() == ()
-    home.remember_addresses(["tcp://192.0.2.1:1", "tcp://192.0.2.2:1"])
-    home.remember_addresses(["tcp://192.0.2.2:1", "not one", "tcp://192.0.2.3:1"])
-    assert home.recall_addresses() == ("tcp://192.0.2.2:1", "tcp://192.0.2.3:1", "tcp://192.0.2.1:1")
-    home.remember_addresses(f"tcp://192.0.2.9:{port}" for port in range(1, 200))
-    assert len(home.recall_addresses()) == 64
-
-
-@pytest.mark.parametrize("text", ["", "{}", '{"format": 1}', '{"format": 1, "mesh": "M", "endpoints": 7}'])
-def test_a_damaged_memory_is_an_empty_one(home: Home, text: str) -> None:
-    mesh = home.credentials().mesh.hex()
-    home.remember_addresses(["tcp://192.0.2.1:1"])
-    (home.path / "peers.json").write_text(text.replace("M", mesh))
-    assert home.recall_addresses() == ()
-    home.remember_addresses(["tcp://192.0.2.1:1"])
-    assert home.recall_addresses() == ("tcp://192.0.2.1:1",)
+# -- the daemon -----------------------------------------------------------------
 
 
 def test_the_daemon_of_a_home(home: Home) -> None:
