@@ -320,17 +320,16 @@ async def test_waiting_for_subscribers(mesh_of: MeshOf) -> None:
             await publisher.wait_for_subscribers(3)
             waited.set()
 
-        async with background(wait):
-            async with middle.subscribe("p/*") as first, left.subscribe("p/q") as own:
+        async with background(wait), middle.subscribe("p/*") as first, left.subscribe("p/q") as own:
+            assert not waited.is_set()
+            async with right.subscribe("other"):
                 assert not waited.is_set()
-                async with right.subscribe("other"):
-                    assert not waited.is_set()
-                    async with right.subscribe("**") as second:
-                        with trio.fail_after(PATIENCE):
-                            await waited.wait()
-                        publisher.publish_nowait("now")
-                        for messages in (first, own, second):
-                            assert await values(messages, 1) == ["now"]
+                async with right.subscribe("**") as second:
+                    with trio.fail_after(PATIENCE):
+                        await waited.wait()
+                    publisher.publish_nowait("now")
+                    for messages in (first, own, second):
+                        assert await values(messages, 1) == ["now"]
 
 
 async def test_what_this_version_does_not_have_says_so(meshes: Meshes) -> None:
