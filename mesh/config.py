@@ -70,6 +70,7 @@ class Config:
 
     # -- membership --------------------------------------------------------
     probe_after: float = 1.5  # silence after which a peer is asked
+    probe_early: float = 0.5  # when one peer is asked, so are those whose turn is that near: fewer wake-ups
     probe_timeout: float = 1.0  # an unanswered question makes it suspect
     gone_after: float = 8.0  # a suspect that stays silent is gone
     gossip_interval: float = 10.0  # known peers are told to each other
@@ -100,6 +101,7 @@ class Config:
         base = cls(
             quick_discovery=0.03,
             probe_after=0.5,
+            probe_early=0.1,
             probe_timeout=0.3,
             gone_after=1.5,
             redial_min=0.05,

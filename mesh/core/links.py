@@ -258,7 +258,7 @@ class Links:
                 self._attach_late(session, clock, redial)
             if session.node not in self.sessions or not session.joined:
                 continue
-            action = session.liveness.poll(clock)
+            action = session.liveness.poll(clock, self._config.probe_early)
             if action is Action.PROBE:
                 self.ping(session, clock)
             elif action is Action.ACCUSE:

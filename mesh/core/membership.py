@@ -82,9 +82,12 @@ class Liveness:
         self.due = clock + self._patience
         self.heard_at = max(self.heard_at, clock)
 
-    def poll(self, clock: float) -> Action | None:
-        """The action that is due, having changed the state accordingly; None if nothing is."""
-        if clock < self.due:
+    def poll(self, clock: float, early: float = 0.0) -> Action | None:
+        """The action that is due, having changed the state accordingly; None if nothing is.
+
+        A probe may come up to ``early`` seconds before its time, together with others.
+        """
+        if clock < (self.due - early if self.state is LivenessState.ALIVE else self.due):
             return None
         self.state, action, lasting = _NEXT[self.state]
         self._patience = getattr(self._timing, lasting) if lasting else float("inf")

@@ -9,7 +9,8 @@ zeroconf's own browser isn't used: it keeps a timer for every instance name that
 and anybody may tell it any number of names. A ``RecordUpdateListener`` sees the same records
 and keeps nothing; TXT records carry all that a candidate needs, and are checked here,
 before anything is handed to another thread. Questions follow RFC 6762 §5.2: the first one after
-20-120 ms asks for unicast answers, then the pauses double from one second to one hour.
+20-120 ms asks for unicast answers, then the pauses grow from one second to one hour: threefold, because
+everybody hears every question, with all that its asker knows, and twenty nodes of one machine would be busy.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ __all__ = ["SERVICE_TYPE", "Responder"]
 SERVICE_TYPE: Final = "_zeromesh._tcp.local."
 
 FIRST_QUESTION: Final = (0.02, 0.12)  # seconds, RFC 6762 §5.2: no two hosts ask in step
-QUESTION_PAUSES: Final = (1.0, 3600.0)  # the same: the first pause, doubled up to the last
+QUESTION_PAUSES: Final = (1.0, 3600.0)  # the same: the first pause, and the last; each at least twice as long
 RETRY: Final = 5.0  # seconds until what failed is tried again
 SETTLE: Final = 3.0  # after a change, once more: by then a new IPv6 address can be bound (RFC 4862 DAD)
 OPENING: Final = 0.1  # seconds that opening further sockets may take when all are to be closed
@@ -257,7 +258,7 @@ class Responder(RecordUpdateListener):
                 async with asyncio.timeout(pause):
                     await self._asked_again.wait()
             except TimeoutError:
-                pause = min(2 * pause, longest)
+                pause = min(3 * pause, longest)
                 self._question(known=self._sightings.known())
             else:
                 # Begin anew, but not in step with others, nor within a second of the last question.

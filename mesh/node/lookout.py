@@ -30,7 +30,7 @@ class Lookout:
         self._config = config
         self._apply = apply
         self._bound = Bound(())
-        self._heard_of = trio.Event()
+        self._heard_of = False  # anybody at all
         self.mechanisms: list[Discovery] = []
         self.status: dict[str, Status] = {}
 
@@ -58,9 +58,10 @@ class Lookout:
         self._engine.hint(
             candidate.node, candidate.intros, trio.current_time(), permanent=candidate.source == "seeds"
         )
-        if candidate.node != self._engine.node:
-            self._heard_of.set()
         self._apply()
+        if candidate.node != self._engine.node:
+            self._heard_of = True
+            self._presence.changed.unpark_all()
 
     def _advertise(self) -> None:
         """Our addresses as they are now: into the record, and to discovery."""
@@ -85,9 +86,14 @@ class Lookout:
         if "mdns" in names and "scout" not in names:
             quick = self._config.quick_discovery_mdns
         with trio.move_on_after(quick):
-            await self._heard_of.wait()
-        if not self._heard_of.is_set():
+            while not self._anybody():
+                await self._presence.changed.park()
+        if not self._anybody():
             return
         with trio.move_on_after(self._config.settle_timeout):
             while self._engine.unresolved():
                 await self._presence.changed.park()
+
+    def _anybody(self) -> bool:
+        """Whether we have heard of somebody, or somebody of us: who hears us first dials us."""
+        return self._heard_of or bool(self._engine.links.sessions)
