@@ -147,10 +147,11 @@ class Node:
 
     async def wait_for_peers(self, n: int = 1) -> None:
         """Return when at least ``n`` peers are in the mesh."""
+        self._check_open()
         await trio.lowlevel.checkpoint()
         while len(self._presence.peers) < n:
-            self._check_open()
             await self._presence.changed.park()
+            self._check_open()
 
     async def ping(self, peer: Peer | str, *, timeout: float | None = None) -> float:
         """The round trip to a peer and back, in seconds. Raises ``UnknownPeer``, ``PeerGone``, ``RequestTimeout``."""

@@ -50,6 +50,7 @@ class Outlet(Protocol):
     def seal(self, topic: str, plaintext: bytes) -> tuple[bytes, bytes]: ...
     def choose(self, group: str, members: tuple[Member, ...]) -> Member: ...
     def send_directed(self, peer: NodeId, group: str, batch: Batch) -> None: ...
+    def check_open(self) -> None: ...
     def live_subscribers(self, topic: str) -> int: ...
     async def subscribers_changed(self) -> None: ...
 
@@ -317,10 +318,13 @@ class Publisher:
         await trio.lowlevel.checkpoint()
 
     async def wait_for_subscribers(self, n: int = 1) -> None:
-        """Return when at least ``n`` subscriptions (here or on peers) of this topic are live."""
+        """Return when at least ``n`` subscriptions (here or on peers) of this topic are live. Raises ``NodeClosed``."""
+        outlet = self._publishing.outlet
+        outlet.check_open()
         await trio.lowlevel.checkpoint()
-        while self._publishing.outlet.live_subscribers(self.topic) < n:
-            await self._publishing.outlet.subscribers_changed()
+        while outlet.live_subscribers(self.topic) < n:
+            await outlet.subscribers_changed()
+            outlet.check_open()
 
     async def __aenter__(self) -> Self:
         await trio.lowlevel.checkpoint()

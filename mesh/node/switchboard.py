@@ -232,7 +232,6 @@ class Switchboard:
         return len(route.local) + len(live)
 
     async def subscribers_changed(self) -> None:
-        self.check_open()
         await self.presence.changed.park()
 
     # -- what requests need (``request.Network``, ``caller.OwnResponder``) -------------------
