@@ -148,8 +148,10 @@ class Presence:
             for (who, _), arrived in self._pings.items():
                 if who == node:
                     arrived.set()
-        else:
+        elif node in self._engine.links.sessions:
             peer = self.peers[node] = self._snapshot(node)
+        else:
+            return  # it has left in the same step, which is the next change told here
         event = _EVENTS[change.change](peer, change.why)
         for watcher in list(self._watches):
             watcher.feed(event)
