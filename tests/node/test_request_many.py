@@ -96,9 +96,12 @@ async def test_errors_are_replies(mesh_of: MeshOf) -> None:
 async def test_streams(mesh_of: MeshOf) -> None:
     async with mesh_of(3) as (left, right, third):
         first, second = Counting(500), Counting(3)
-        async with serving(right, "t", first.stream), serving(third, "t", second.stream):
-            async with left.request_many("t") as replies:
-                received = await everything(replies)
+        async with (
+            serving(right, "t", first.stream),
+            serving(third, "t", second.stream),
+            left.request_many("t") as replies,
+        ):
+            received = await everything(replies)
         for node, count in ((right, 500), (third, 3)):
             assert [r.value for r in received if r.sender.id == node.id] == list(range(count))
         assert first.closed.is_set() and second.closed.is_set()
@@ -142,9 +145,12 @@ async def test_a_stream_is_no_further_than_its_window(mesh_of: MeshOf) -> None:
 
 async def test_of_this_nodes_own_stream_too(meshes: Meshes) -> None:
     counting = Counting(1000)
-    async with meshes.open() as node, serving(node, "t", counting.stream):
-        async with node.request_many("t") as replies:
-            assert [reply.value for reply in await everything(replies)] == list(range(1000))
+    async with (
+        meshes.open() as node,
+        serving(node, "t", counting.stream),
+        node.request_many("t") as replies,
+    ):
+        assert [reply.value for reply in await everything(replies)] == list(range(1000))
 
 
 async def test_leaving_early_cancels(mesh_of: MeshOf) -> None:
@@ -248,6 +254,10 @@ async def test_headers_reach_every_responder(mesh_of: MeshOf) -> None:
     async def show(request: mesh.Request) -> dict[str, str]:
         return dict(request.headers)
 
-    async with mesh_of(3) as (left, right, third), serving(right, "t", show), serving(third, "t", show):
-        async with left.request_many("t", headers={"k": "v"}) as replies:
-            assert [reply.value for reply in await everything(replies)] == [{"k": "v"}] * 2
+    async with (
+        mesh_of(3) as (left, right, third),
+        serving(right, "t", show),
+        serving(third, "t", show),
+        left.request_many("t", headers={"k": "v"}) as replies,
+    ):
+        assert [reply.value for reply in await everything(replies)] == [{"k": "v"}] * 2
