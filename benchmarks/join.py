@@ -74,8 +74,9 @@ async def newcomer(name: str, home: str, discovery: list[str]) -> None:
 
     stamps: dict[str, float] = {}
     watch(stamps)
+    open_node = mesh.open_node  # imports what it needs
     began = time.monotonic()
-    async with mesh.open_node(name, home=home, discovery=discovery) as node:
+    async with open_node(name, home=home, discovery=discovery) as node:
         stamps["opened"] = time.monotonic()
         async with node.publisher("join/out") as publisher:
             await publisher.wait_for_subscribers(1)
@@ -92,6 +93,7 @@ async def newcomer(name: str, home: str, discovery: list[str]) -> None:
 def watch(stamps: dict[str, float]) -> None:
     """Note when the steps inside are first done, from the outside."""
     from mesh.core.links import Links
+    from mesh.node.lookout import Lookout
     from mesh.node.node import Node
     from mesh.node.pump import Pump
 
@@ -111,8 +113,8 @@ def watch(stamps: dict[str, float]) -> None:
         setattr(owner, method, wrapped)
 
     note(Node, "__init__", "credentials")
-    note(Node, "_discover", "bound")
-    note(Node, "_found", "heard")
+    note(Lookout, "run", "bound")
+    note(Lookout, "_found", "heard")
     note(Pump, "_dial", "dialled")
     note(Links, "introduce", "introduced")
     note(Links, "heard_attach", "attached")

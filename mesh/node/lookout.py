@@ -31,6 +31,7 @@ class Lookout:
         self._apply = apply
         self._bound = Bound(())
         self._heard_of = False  # anybody at all
+        self._settled = trio.Event()
         self.mechanisms: list[Discovery] = []
         self.status: dict[str, Status] = {}
 
@@ -52,6 +53,9 @@ class Lookout:
             task_status.started()
 
     async def _begin(self, nursery: trio.Nursery, mechanism: Discovery) -> None:
+        if mechanism.name == "mdns" and any(other.name == "scout" for other in self.mechanisms):
+            # The scout is quicker by far, and zeroconf keeps a core busy while it starts: not meanwhile.
+            await self._settled.wait()
         self.status[mechanism.name] = await nursery.start(mechanism.run, self._announcement(), self._found)
 
     def _found(self, candidate: Candidate) -> None:
@@ -79,6 +83,12 @@ class Lookout:
 
     async def settle(self) -> None:
         """Wait, for a bounded time, for those whom discovery reports at once."""
+        try:
+            await self._settle()
+        finally:
+            self._settled.set()
+
+    async def _settle(self) -> None:
         names = {mechanism.name for mechanism in self.mechanisms}
         if not names:
             return

@@ -11,7 +11,7 @@ from zeroconf import DNSOutgoing, DNSPointer, DNSText  # type: ignore[attr-defin
 
 from mesh.core.types import NodeId
 from mesh.discovery.beacon import Beacon, Kind, encode, to_txt
-from mesh.discovery.mdns import SERVICE_TYPE
+from mesh.discovery.mdns_responder import SERVICE_TYPE
 
 A_PACKET = 4  # services in one packet
 

@@ -16,8 +16,9 @@ from mesh.core.types import NodeId
 from mesh.discovery import mdns_responder
 from mesh.discovery.base import Candidate
 from mesh.discovery.beacon import Beacon, Kind, encode, to_txt
-from mesh.discovery.mdns import SERVICE_TYPE, MdnsDiscovery, _ResponderThread
-from mesh.discovery.mdns_responder import RESOLVES, Responder
+from mesh.discovery.mdns import MdnsDiscovery
+from mesh.discovery.mdns_responder import RESOLVES, SERVICE_TYPE, Responder
+from mesh.discovery.mdns_thread import ResponderThread
 from tests.discovery.contract import WITHIN, Sighted, announcement, held, running
 
 KEY = b"the beacon key of this test"
@@ -115,7 +116,7 @@ def test_20000_nodes_that_a_member_made_up_are_cut_off_at_the_bound() -> None:
 
 async def test_what_waits_for_the_trio_thread_is_bounded() -> None:
     rejected: Counter[str] = Counter()
-    thread = _ResponderThread(KEY, Limits(), lambda reason: None, rejected)
+    thread = ResponderThread(KEY, Limits(), lambda reason: None, rejected)
     flood = threading.Thread(
         target=lambda: [
             thread._hand_over(Candidate(node(n), (f"tcp://10.0.0.1:{n}",), "mdns")) for n in range(20000)
