@@ -88,10 +88,13 @@ async def test_one_seed_is_enough(tmp_path: Path) -> None:
 
 
 async def test_opening_waits_for_the_seeds(tmp_path: Path) -> None:
-    async with mesh.open_node("one", **LOCAL) as one, one.subscribe("t") as messages:
-        async with mesh.open_node("two", connect=one.endpoints, **LOCAL) as two:
-            await two.publish("t", "at once")
-            assert (await take(messages, 1))[0].value == "at once"
+    async with (
+        mesh.open_node("one", **LOCAL) as one,
+        one.subscribe("t") as messages,
+        mesh.open_node("two", connect=one.endpoints, **LOCAL) as two,
+    ):
+        await two.publish("t", "at once")
+        assert (await take(messages, 1))[0].value == "at once"
 
 
 async def test_a_seed_where_nobody_is_does_not_hold_up_for_long(tmp_path: Path) -> None:
