@@ -155,7 +155,10 @@ class Subscription:
         """Carry out the overflow policy: what of ``values`` is to be queued, and its first one's index."""
         if self.overflow == "drop_oldest":
             kept = _tail(values, self.buffer, self._most_bytes)
-            self._make_room(len(kept), sum(map(len, kept)))
+            if len(kept) < len(values):
+                self._make_room(self.buffer, self._most_bytes)  # all that waits is older still
+            else:
+                self._make_room(len(kept), sum(map(len, kept)))
         else:
             kept = _head(values, self.buffer - self._queued, self._most_bytes - self._bytes)
             if self.overflow == "raise":
@@ -211,6 +214,11 @@ class Subscription:
     ) -> None:
         self._leave(self)
         self.close(NodeClosed("the subscription is closed"))
+        self.dropped += self.queued
+        self._chunks.clear()
+        self._queued = self._bytes = 0
+        self._hand = iter(())
+        self._rest = iter(())
         await trio.lowlevel.checkpoint()
 
     def _pick_up(self) -> int:
@@ -235,7 +243,7 @@ class Subscription:
                 self._overflowed = False
                 raise Overflowed(self.pattern, self.dropped)
             if self._closed is not None:
-                raise self._closed
+                raise self._closed.with_traceback(None)
             self._since_yield = 0
             await self._waiting.park()
         self._since_yield += self._pick_up()
