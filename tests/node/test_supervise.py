@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -103,7 +104,7 @@ async def test_backoff_falls_back_after_a_long_run(
         await task()
 
     await mesh.supervise(run, max_restarts=100, within=60, backoff=(1.0, 64.0))
-    pauses = [after - before for before, after in zip(begun, begun[1:], strict=False)]
+    pauses = [after - before for before, after in itertools.pairwise(begun)]
     assert pauses == pytest.approx([1, 2, 101, 2])
 
 
