@@ -14,7 +14,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -248,11 +247,10 @@ def _iterate(n: int) -> Work:
         for batch in batches:
             subscription.feed(Origin(batch, _PEER), batch)
         left = n * _MESSAGES
-        async with aclosing(aiter(subscription)) as messages:
-            async for _ in messages:
-                left -= 1
-                if not left:
-                    break
+        async for _ in subscription:
+            left -= 1
+            if not left:
+                break
 
     return lambda: trio.run(read)
 
