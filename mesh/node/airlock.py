@@ -65,7 +65,7 @@ class Airlock:
                 self.full = self._bytes > _ROOM
                 if not self.full:
                     self._emptied.unpark_all()
-                if not len(self._queue) % 16:
+                if self._queue and not len(self._queue) % 16:  # when it is empty, patience begins anew
                     await trio.lowlevel.checkpoint()
             self._filled = trio.Event()
             self._emptied.unpark_all()
