@@ -72,11 +72,12 @@ class Dialer:
         *,
         permanent: bool = False,
         fresh: bool = True,
+        whole: bool = False,
     ) -> Target | None:
         """A hint. ``permanent`` targets (seeds the user gave) are never forgotten.
 
         ``fresh`` hints (the peer itself spoke just now) end a backoff; it may have heard of us in the
-        same way. None: refused, too many.
+        same way. ``whole`` means that it has no other endpoints than these. None: refused, too many.
         """
         some = tuple(dict.fromkeys(endpoints))[: self._config.limits.addresses_per_node]
         if not some:
@@ -93,7 +94,10 @@ class Dialer:
             target = self._targets[key] = Target(node, some, permanent, clock, next_try=first)
         else:
             changed = set(some) - set(target.endpoints)
-            target.endpoints = some
+            # The peer's own newest word comes first; older ones stay where it may not have told all.
+            older = () if whole else target.endpoints
+            merged = (*some, *older) if fresh or whole else (*older, *some)
+            target.endpoints = tuple(dict.fromkeys(merged))[: self._config.limits.addresses_per_node]
             target.last_hint = clock
             idle = not target.dialling and not target.untried
             if (changed or fresh) and idle and target.next_try > clock:
@@ -197,16 +201,26 @@ class Dialer:
         if target.node is None:
             target.node = node
 
-    def lost(self, node: NodeId, clock: float) -> None:
-        """The link to a node ended: try it again from now on."""
+    def lost(self, node: NodeId, clock: float, within: float | None = None) -> None:
+        """The link to a node ended: try it again from now on, ``within`` so many seconds."""
         self.version += 1
+        pause = self._config.redial_min + self._yield(node) if within is None else within
         for target in self._targets.values():
             if target.node == node:
-                target.next_try = clock + self._config.redial_min + self._yield(node)
+                target.next_try = clock + pause
                 target.tries = 0
                 target.last_hint = clock
                 if target.permanent:
                     target.node = None  # another process may answer at a seed's endpoint
+
+    def hurry(self, clock: float) -> None:
+        """The network has changed: what failed may work now, so that every backoff ends."""
+        self.version += 1
+        for target in self._targets.values():
+            target.tries = 0
+            target.next_try = min(target.next_try, clock)
+            if target.dialling or target.untried:  # what is under way goes over the network as it was
+                target.untried, target.step_at = list(target.endpoints), clock
 
     def forget(self, node: NodeId) -> None:
         """The node said goodbye: its id never comes back."""

@@ -28,6 +28,7 @@ __all__ = ["RECORD_LIFETIME", "Directory"]
 RECORD_LIFETIME: Final = 24 * 3600
 """Seconds for which a node record is valid; it is signed anew at half of it."""
 
+_DOUBT: Final = 0.1  # seconds that a peer has to answer where an address went, before it is dialled anew
 _PAIRS: Final = 32  # in one gossip message: about 24 KiB
 
 
@@ -43,7 +44,7 @@ class _Content(Container[NodeId | None]):
         if session is None:
             return node == self._own
         if session.joined:
-            return session.liveness.state is not LivenessState.SUSPECT
+            return session.liveness.state is not LivenessState.SUSPECT and not session.doubted
         return session.attach_tries == 0 and (session.link_open or session.expected)
 
 
@@ -84,9 +85,23 @@ class Directory:
 
     # -- our own record ------------------------------------------------------------
 
-    def set_addresses(self, addresses: Iterable[Address], now: float) -> None:
-        """Our addresses are now these: sign a new record and tell the peers."""
+    def set_addresses(self, addresses: Iterable[Address], clock: float, now: float) -> None:
+        """Our addresses are now these: sign a new record and tell the peers.
+
+        TCP does not tell that an address went: its connections fall silent for a quarter of an hour.
+        So peers are asked, and dialled anew unless they answer at once. A new address is a new chance
+        for all whom we could not reach.
+        """
+        before = set(map(_where, self.record.addresses))
         self._renew(tuple(addresses)[: self._config.limits.addresses_per_node], now)
+        after = set(map(_where, self.record.addresses))
+        if before - after:
+            for session in list(self._links.sessions.values()):
+                if session.joined:
+                    self._links.doubt(session, clock)
+                    self.redial(session, clock, within=_DOUBT)
+        if after - before:
+            self.introductions.dialer.hurry(clock)
 
     def _renew(self, addresses: tuple[Address, ...], now: float) -> None:
         self.record = replace(
@@ -132,25 +147,25 @@ class Directory:
         if node in self._links.departed or not self._links.introduce(who, intro, host, clock):
             return False
         if node != self.record.node:
-            self.offer(who.record, clock)
+            self.offer(who.record, clock, newest=True)
             if not intro and choose_address(who.record.addresses, host=host) is None:
                 self.dial_due(clock)
             self.welcome(self._links.sessions[node])
         return True
 
-    def offer(self, record: NodeRecord, clock: float) -> None:
+    def offer(self, record: NodeRecord, clock: float, *, newest: bool = False) -> None:
         """A verified record: its addresses are worth a dial when its node is not a peer."""
         # A peer on this machine can be reached over loopback and Unix sockets; others cannot.
         ours = {_where(a) for a in self.record.addresses if not _local(a)}
         near = any(_where(a) in ours for a in record.addresses)
         only = all(map(_local, record.addresses))
         endpoints = [a.intro for a in record.addresses if near or only or not _local(a)]
-        self.introductions.dialer.offer(record.node, endpoints, clock, fresh=False)
+        self.introductions.dialer.offer(record.node, endpoints, clock, fresh=False, whole=newest)
 
-    def redial(self, session: Session, clock: float) -> None:
+    def redial(self, session: Session, clock: float, within: float | None = None) -> None:
         """A peer is in trouble: another of its addresses may still work."""
         self.offer(session.introduced.record, clock)
-        self.introductions.dialer.lost(session.node, clock)
+        self.introductions.dialer.lost(session.node, clock, within)
 
     def heard_record(self, session: Session, encoded: bytes, clock: float, now: float) -> None:
         """A peer's own new record."""
@@ -158,9 +173,11 @@ class Directory:
         if record.node != session.node:
             raise RemoteProtocolError(Reason.BAD_RECORD, "of another node")
         if record.version > session.introduced.record.version:
-            session.encoded = (session.encoded[0], encoded)
-            session.introduced = session.introduced._replace(record=record, encoded=session.encoded)
-            self.offer(record, clock)
+            both = (session.encoded[0], encoded)
+            self._links.renew(session, session.introduced._replace(record=record, encoded=both), clock)
+            self.offer(record, clock, newest=True)
+            if session.doubted:
+                self.redial(session, clock, within=_DOUBT)
 
     # -- gossip ------------------------------------------------------------------------
 

@@ -160,7 +160,7 @@ class Engine:
 
     def set_addresses(self, addresses: Sequence[Address], clock: float) -> None:
         """Our addresses are now these: sign a new record and tell the peers."""
-        self.directory.set_addresses(addresses, clock + self._wall)
+        self.directory.set_addresses(addresses, clock, clock + self._wall)
 
     # -- discovery and the intro plane -------------------------------------------
 

@@ -134,19 +134,34 @@ class Links:
             self.sessions[node] = session
             self._effects.append(Allow(node, who.record.link_key))
         elif who.record.version >= session.introduced.record.version:
-            session.introduced = who
-            session.encoded = who.encoded
+            self.renew(session, who, clock)
         if intro:
             address = choose_address(who.record.addresses, intro=intro)
-            suspect = session.liveness.state is LivenessState.SUSPECT
-            if address is not None and (not session.link_open or suspect):
+            dead = session.doubted or session.liveness.state is LivenessState.SUSPECT
+            if address is not None and (dead or not session.link_open):
                 self._open(session, address, clock)
         elif not session.joined:
             session.expected = choose_address(who.record.addresses, host=host) is not None
         return True
 
+    def renew(self, session: Session, who: Introduced, clock: float) -> None:
+        """The peer's newest record. An address that we use and that is gone from it is worth a doubt."""
+        gone = session.introduced.record.addresses
+        session.introduced = who
+        session.encoded = who.encoded
+        if session.address in gone and session.address not in who.record.addresses:
+            session.address = None
+            if session.joined:
+                self.doubt(session, clock)
+
+    def doubt(self, session: Session, clock: float) -> None:
+        """Our link to it may be dead, though neither end was told: an address at one of them went."""
+        self.version += 1
+        session.doubted = self.ping(session, clock)
+
     def _open(self, session: Session, address: Address, clock: float) -> None:
         self.version += 1
+        session.doubted = 0
         session.address = address
         session.begin_link(self._rng(8))
         session.attach_deadline = clock + self._config.attach_timeout
@@ -168,7 +183,9 @@ class Links:
             session.link_open = False
         if not session.link_open:
             addresses = session.introduced.record.addresses
-            address = session.address or choose_address(addresses, host=session.host)
+            # Where its own link comes from it is now; it may have moved since we opened ours.
+            address = choose_address(addresses, host=session.host) if session.host else session.address
+            address = address or session.address or choose_address(addresses)
             if address is not None:
                 self._open(session, address, clock)
             # else dialling its intro endpoints will find one that works
@@ -232,6 +249,9 @@ class Links:
         sent = session.probe_sent.pop(message.token, None)
         if sent is None:
             return None
+        if 0 < session.doubted <= message.token:
+            self.version += 1
+            session.doubted = 0
         rtt = clock - sent
         # Smoothed as TCP does it (RFC 6298, alpha = 1/8).
         session.rtt = rtt if session.rtt is None else session.rtt + (rtt - session.rtt) / 8

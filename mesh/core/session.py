@@ -37,6 +37,7 @@ class Session:
         "barriers",
         "broadcast_connected",
         "confirmed",
+        "doubted",
         "encoded",
         "expected",
         "host",
@@ -65,6 +66,7 @@ class Session:
         self.introduced = introduced
         self.encoded = introduced.encoded
         self.address: Address | None = None
+        self.doubted = 0  # an address at one end went: our link may be dead, until this ping is answered
         self.expected = False  # it introduced itself, from where we can reach it: its Attach is on the way
         self.host = ""  # the address its direct link comes from
         self.liveness = liveness

@@ -125,3 +125,63 @@ def test_a_newcomer_does_not_wait_behind_many_that_never_answer() -> None:
     a.carry_out()
     world.run(a.engine.config.dial_timeout + 1.0)
     assert a.peers == {"b"}
+
+
+def move(world: World, node: VirtualNode, name: str) -> None:
+    """The node's machine gets another address; what it had connected falls silent."""
+    world.nodes[name] = world.nodes.pop(node.name)
+    for other in world.nodes.values():
+        other.tags.pop(node.name, None)
+    node.name = name
+    node.links.clear()
+    node.upstream.clear()
+    node.addresses = (Address(f"tcp://{name}:1", f"tcp://{name}:2", f"tcp://{name}:3"),)
+    node.engine.set_addresses(node.addresses, world.clock)
+    node.carry_out()
+
+
+def test_a_peer_that_moves_is_back_at_once_and_nobody_noticed() -> None:
+    for seed in range(4):  # either may have the lower id
+        world = World(seed)
+        a, b = world.add("a"), world.add("b")
+        a.subscribe("from/b")
+        b.subscribe("from/a")
+        world.meet()
+        events = len(a.events), len(b.events)
+        move(world, b, "b2")
+        world.run(0.5)
+        assert a.publish("from/a", b"one")
+        assert b.publish("from/b", b"two")
+        world.run(0.1)
+        assert b.received("from/a") == [b"one"]
+        assert a.received("from/b") == [b"two"]
+        assert (len(a.events), len(b.events)) == events
+        assert a.links[b.id] == "tcp://b2:2"
+
+
+def test_losing_one_of_two_addresses_does_not_disturb_the_links_that_live() -> None:
+    world = World(2)
+    a, b = world.add("a"), world.add("b")
+    b.engine.set_addresses((*b.addresses, Address("tcp://wifi:1", "tcp://wifi:2", "tcp://wifi:3")), 0.0)
+    world.meet()
+    counts = counted(a, "OpenLink", "Dial") + counted(b, "OpenLink", "Dial")
+    b.engine.set_addresses(b.addresses, world.clock)
+    b.carry_out()
+    world.run(5.0)
+    assert a.peers == {"b"}
+    assert not counts
+
+
+def test_a_new_address_ends_every_backoff() -> None:
+    world = World(3)
+    a, _ = world.add("a"), world.add("b")
+    world.cuts |= {("a", "b"), ("b", "a")}
+    world.meet()
+    world.run(60.0)
+    world.cuts.clear()
+    a.engine.set_addresses(
+        (*a.addresses, Address("tcp://wifi:1", "tcp://wifi:2", "tcp://wifi:3")), world.clock
+    )
+    a.carry_out()
+    world.run(0.5)
+    assert a.peers == {"b"}
