@@ -144,7 +144,10 @@ class Directory:
 
     def _introduced(self, who: Introduced, intro: str, host: str, clock: float) -> bool:
         node = who.record.node
-        if node in self._links.departed or not self._links.introduce(who, intro, host, clock):
+        if node in self._links.departed:
+            return False
+        self._bury_ancestor(who, clock)
+        if not self._links.introduce(who, intro, host, clock):
             return False
         if node != self.record.node:
             self.offer(who.record, clock, newest=True)
@@ -152,6 +155,23 @@ class Directory:
                 self.dial_due(clock)
             self.welcome(self._links.sessions[node])
         return True
+
+    def _bury_ancestor(self, who: Introduced, clock: float) -> None:
+        """A later process of the same member at all of the same addresses: the earlier one is dead.
+
+        At all of them, because a single one may be another host's too, as on Docker's bridge.
+        """
+        record = who.record
+        for session in list(self._links.sessions.values()):
+            other = session.introduced
+            if (
+                other.record.node != record.node
+                and other.record.incarnation < record.incarnation
+                and other.certificate.member == who.certificate.member
+                and record.addresses
+                and set(other.record.addresses) == set(record.addresses)
+            ):
+                self._links.end(session, "restarted", clock, departed=True)
 
     def offer(self, record: NodeRecord, clock: float, *, newest: bool = False) -> None:
         """A verified record: its addresses are worth a dial when its node is not a peer."""

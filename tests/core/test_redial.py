@@ -185,3 +185,18 @@ def test_a_new_address_ends_every_backoff() -> None:
     a.carry_out()
     world.run(0.5)
     assert a.peers == {"b"}
+
+
+def test_a_node_that_restarts_at_its_address_buries_the_earlier_one() -> None:
+    world = World(4)
+    a, b = world.add("a"), world.add("b")
+    world.meet()
+    b.kill()
+    world.run(0.5)  # nobody has noticed
+    again = VirtualNode(world, "b", b.engine.config, member=b.member)
+    world.nodes["b"] = again
+    a.engine.hint(again.id, ["tcp://b:1"], world.clock)
+    a.carry_out()
+    world.run(0.5)
+    assert [what for what, _ in a.events] == ["joined", "left", "joined"]
+    assert list(a.engine.links.sessions) == [again.id]

@@ -120,11 +120,18 @@ class VirtualNode:
     """One engine with a virtual transport around it."""
 
     def __init__(
-        self, world: World, name: str, config: Config, *, ca: SigningKey | None = None, **certificate: Any
+        self,
+        world: World,
+        name: str,
+        config: Config,
+        *,
+        ca: SigningKey | None = None,
+        member: SigningKey | None = None,
+        **certificate: Any,
     ) -> None:
         self.world = world
         self.name = name
-        self.member = SigningKey.from_seed(world.random.randbytes(32))
+        self.member = member or SigningKey.from_seed(world.random.randbytes(32))
         signer = ca or world.ca
         encoded = issue_certificate(
             signer,
