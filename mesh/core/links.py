@@ -373,8 +373,8 @@ class Links:
             self._effects.append(PeerChanged(node, PeerChange.LEFT, why))
 
     def send_all(self, messages: Iterable[Any]) -> None:
-        """To every peer with a link."""
+        """To every peer with a link, but for those that are leaving: nobody is there to take it."""
         some = list(messages)
         for session in self.sessions.values():
-            if session.link_open:
+            if session.link_open and session.leaves_at == float("inf"):
                 self._effects += [SendDirect(session.node, message) for message in some]
