@@ -52,6 +52,7 @@ VARYING = [
     (r'("sender": ")[^"]*-\d+"', r'\1SENDER"'),
     (r"\(/[^)]*\)", "(PATH)"),
     (r"\b([a-z]+)-\d+\b", r"\1-PID"),
+    (r"(?<= on )\d+ peers?$", "PEERS"),  # who is met at once depends on how busy the machine is
     (r" +", " "),
 ]
 
