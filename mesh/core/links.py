@@ -40,7 +40,14 @@ from mesh.core.types import Address, NodeId, RandomBytes, Reason
 __all__ = ["Attached", "Links", "choose_address"]
 
 FAREWELL: Final = 0.25
-"""Seconds that a peer's last publications have to arrive after its goodbye, which goes another way."""
+"""Seconds without one after which a peer's last publications have arrived. Its goodbye, which goes
+another way, may have overtaken them."""
+
+_FAREWELL_MOST: Final = 5.0
+"""Seconds that they may take in all: by then the peer itself has given up, too (``drain_timeout``)."""
+
+_LAST_LOOK: Final = 0.05
+"""Seconds for a last look, in case that this node itself was too busy to look for them."""
 
 _DEPARTED: Final = 1024  # tombstones: node ids that said goodbye, so that gossip does not dial them again
 
@@ -221,6 +228,8 @@ class Links:
 
     def heard(self, session: Session, clock: float) -> None:
         """Something authentic arrived from it."""
+        if session.leaves_by < float("inf"):
+            self._still_there(session, clock)
         if session.liveness.heard(clock) and session.joined:
             self.version += 1
             self._effects.append(PeerChanged(session.node, PeerChange.RECOVERED, "heard again"))
@@ -272,7 +281,7 @@ class Links:
             return
         for session in list(self.sessions.values()):
             if session.leaves_at <= clock:
-                self.end(session, "said goodbye", clock, departed=True)
+                self._farewell(session, clock)
                 continue
             if session.attach_deadline <= clock:
                 self._attach_late(session, clock, redial)
@@ -352,8 +361,24 @@ class Links:
         self.banned[node] = clock + seconds
 
     def say_farewell(self, session: Session, clock: float) -> None:
-        """It leaves. Its goodbye came over the direct plane and may have overtaken its last publications."""
-        session.leaves_at = min(session.leaves_at, clock + FAREWELL)
+        """It leaves, as soon as its last publications have arrived."""
+        if session.leaves_by == float("inf"):
+            session.leaves_by = clock + _FAREWELL_MOST
+            self._still_there(session, clock)
+
+    def _still_there(self, session: Session, clock: float) -> None:
+        self.version += 1
+        session.last_look = False
+        session.leaves_at = min(clock + FAREWELL, session.leaves_by)
+
+    def _farewell(self, session: Session, clock: float) -> None:
+        """Nothing came for a while. If that is so at a second look too, it has left."""
+        if session.last_look or clock >= session.leaves_by:
+            self.end(session, "said goodbye", clock, departed=True)
+        else:
+            self.version += 1
+            session.last_look = True
+            session.leaves_at = clock + _LAST_LOOK
 
     def end(self, session: Session, why: str, clock: float, *, departed: bool = False) -> None:
         """Take back everything of the peer."""

@@ -45,7 +45,9 @@ class Session:
         "interests_due",
         "introduced",
         "joined",
+        "last_look",
         "leaves_at",
+        "leaves_by",
         "link_open",
         "live",
         "liveness",
@@ -88,6 +90,8 @@ class Session:
         self.starved_at = float("inf")  # since when they have been waiting
         self.joined = False
         self.leaves_at = float("inf")  # it said goodbye: until then what it published before may arrive
+        self.leaves_by = float("inf")  # at the latest, however much still comes
+        self.last_look = False  # nothing came for long enough, unless we did not look
         self.welcomed = False  # told of all others
         self.rtt: float | None = None
         self.probe_sent: dict[int, float] = {}  # ping tokens → when

@@ -137,7 +137,7 @@ class Node:
     @property
     def peers(self) -> Mapping[str, Peer]:
         """The peers in the mesh now, by id (a read-only snapshot)."""
-        return MappingProxyType({peer.id: peer for peer in self._presence.peers.values()})
+        return MappingProxyType(self._presence.now())
 
     def watch_peers(self) -> PeerWatch:
         """An async iterator of ``PeerJoined``, ``PeerSuspected``, ``PeerRecovered``, ``PeerLeft``,

@@ -95,6 +95,13 @@ class Presence:
             arrived.set()
         self.changed.unpark_all()
 
+    def now(self) -> dict[str, Peer]:
+        """The peers by id, with the addresses and round trips that are known by now."""
+        for node in self.peers:
+            if node in self._engine.links.sessions:
+                self.peers[node] = self._snapshot(node)
+        return {peer.id: peer for peer in self.peers.values()}
+
     def peer(self, node: NodeId) -> Peer:
         """A peer as it is now, or as much as is known of one that is not (or no longer) there."""
         if node == LOCAL:

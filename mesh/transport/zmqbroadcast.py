@@ -34,7 +34,7 @@ from mesh.transport.connections import cut, descriptor
 from mesh.transport.endpoints import connect, needs_resolving, resolve
 from mesh.transport.zap import BROADCAST
 from mesh.transport.zmqdirect import ENVELOPE, queue_length
-from mesh.transport.zmqsocket import LINGER, ZmqSocket, open_socket
+from mesh.transport.zmqsocket import ZmqSocket, open_socket
 
 __all__ = ["BroadcastPlane"]
 
@@ -58,6 +58,8 @@ class BroadcastPlane:
         events: TransportEvents,
     ) -> None:
         self._nursery = nursery
+        # What was published goes out although the program has ended, as long as subscribers take it.
+        self._linger = int(config.drain_timeout * 1000)
         self._events = events
         self._refused: dict[int, int] = {}  # bytes, by file descriptor
         self._endpoint_of: dict[NodeId, str] = {}
@@ -96,7 +98,7 @@ class BroadcastPlane:
 
     def close(self) -> None:
         """Close both; what was published still goes out if it can."""
-        self.xpub.close(LINGER)
+        self.xpub.close(self._linger)
         self.xsub.close()
 
     # -- publishing ------------------------------------------------------------

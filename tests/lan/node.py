@@ -1,6 +1,7 @@
 """A program for tests and benchmarks between hosts: one node that tells what happens to it.
 
     python -m tests.lan.node NAME HOME [--discovery mdns,scout] [--connect ENDPOINT]… [--listen ENDPOINT]…
+                             [--patience SECONDS SECONDS SECONDS] [--log]
 
 It subscribes to ``lab/**`` and says, one JSON object a line with the ``event`` and ``at`` (seconds, monotonic,
 the same for all processes of one machine):
@@ -81,11 +82,20 @@ def count(node: mesh.Node) -> None:
         switches=usage.ru_nvcsw,
         resident=resident(),
         peers={peer.name: peer.state for peer in node.peers.values()},
+        known={peer.name: peer.endpoints for peer in node.peers.values()},
         endpoints=node.endpoints,
         rejected=dict(counted.rejected_by_reason),
         lost=counted.lost,
         refusals=dict(node.refusals),
     )
+
+
+def config(patience: list[float] | None) -> mesh.Config:
+    """The LAN preset, perhaps with other times until a silent peer is asked, suspected and gone."""
+    if patience is None:
+        return mesh.Config.lan()
+    asked, suspected, gone = patience
+    return mesh.Config.lan(probe_after=asked, probe_timeout=suspected, gone_after=gone, probe_early=asked / 3)
 
 
 async def run(options: argparse.Namespace) -> None:
@@ -96,6 +106,7 @@ async def run(options: argparse.Namespace) -> None:
         listen=options.listen,
         connect=options.connect,
         discovery=[name for name in options.discovery.split(",") if name],
+        config=config(options.patience),
     ) as node:
         took = time.monotonic() - began
         async with trio.open_nursery() as nursery:
@@ -115,6 +126,7 @@ def main() -> None:
     parser.add_argument("--discovery", default="mdns,scout")
     parser.add_argument("--connect", action="append", default=[])
     parser.add_argument("--listen", action="append")
+    parser.add_argument("--patience", nargs=3, type=float, metavar="SECONDS")
     parser.add_argument("--log", action="store_true")
     options = parser.parse_args()
     if options.log:

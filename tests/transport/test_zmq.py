@@ -134,11 +134,12 @@ async def test_a_publisher_is_woken_by_news_not_by_the_clock(monkeypatch: pytest
         listen_to(s, p)
         await subscribed(p, b"\1me:t")
         frame = bytes(1024)
-        waits = 0
+        waits = published = 0
         with trio.fail_after(30):
-            for _ in range(10_000):
-                while not p.transport.publish(b"t", frame):
+            while waits < 10:  # how many frames fill the pipes is the kernel's affair
+                if p.transport.publish(b"t", frame):
+                    published += 1
+                else:
                     waits += 1
                     await p.transport.wait_publishable()
-        assert waits > 10
-        await s.events.until(lambda: len(s.events.broadcast) == 10_000)
+        await s.events.until(lambda: len(s.events.broadcast) == published)
