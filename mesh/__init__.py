@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mesh import sync as sync
     from mesh.api import open_node
     from mesh.config import Config, Limits
+    from mesh.core.topic import Pattern
     from mesh.errors import (
         ConfigError,
         CredentialError,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from mesh.node.statistics import Statistics
     from mesh.node.subscription import Subscription
     from mesh.node.supervise import supervise
+    from mesh.node.values import decode_cbor, encode_cbor
 
 __version__ = "0.1.0"
 
@@ -67,6 +69,7 @@ __all__ = [
     "NodeClosed",
     "NotAuthorized",
     "Overflowed",
+    "Pattern",
     "Peer",
     "PeerEvent",
     "PeerGone",
@@ -87,6 +90,8 @@ __all__ = [
     "TransportError",
     "UnknownPeer",
     "ValueEncodingError",
+    "decode_cbor",
+    "encode_cbor",
     "open_node",
     "supervise",
 ]
@@ -99,6 +104,7 @@ _PLACES = {
         "Config",
         "Limits",
     ),
+    "mesh.core.topic": ("Pattern",),
     "mesh.errors": (
         "ConfigError",
         "CredentialError",
@@ -137,6 +143,7 @@ _PLACES = {
     "mesh.node.statistics": ("Statistics",),
     "mesh.node.subscription": ("Subscription",),
     "mesh.node.supervise": ("supervise",),
+    "mesh.node.values": ("decode_cbor", "encode_cbor"),
 }
 _MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
 _SUBMODULES = ("aio", "api", "config", "errors", "sync")
