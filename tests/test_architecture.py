@@ -56,6 +56,7 @@ CORE: list[str] = [
     "broadcast",
     "dialer",
     "introductions",
+    "addresses",
     "links",
     "directory",
     "subscriber",

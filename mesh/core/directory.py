@@ -13,11 +13,12 @@ from dataclasses import replace
 from typing import Final
 
 from mesh.config import Config
+from mesh.core.addresses import choose_address
 from mesh.core.effects import Effect, SendDirect
 from mesh.core.handshake import Introduced, Introducer
 from mesh.core.identity import NodeRecord, SigningKey, sign_record, verify_record
 from mesh.core.introductions import Introductions
-from mesh.core.links import Links, choose_address
+from mesh.core.links import Links
 from mesh.core.membership import LivenessState
 from mesh.core.messages import GossipMessage, RecordMessage
 from mesh.core.session import Session

@@ -11,10 +11,11 @@ as return values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from mesh.config import Config
+from mesh.core.addresses import choose_address
 from mesh.core.effects import (
     AdmitBroadcast,
     Allow,
@@ -37,7 +38,7 @@ from mesh.core.session import Session
 from mesh.core.strikes import BACKOFF, Strikes
 from mesh.core.types import Address, NodeId, RandomBytes, Reason
 
-__all__ = ["Attached", "Links", "choose_address"]
+__all__ = ["Attached", "Links"]
 
 FAREWELL: Final = 0.25
 """Seconds without one after which a peer's last publications have arrived. Its goodbye, which goes
@@ -50,42 +51,6 @@ _LAST_LOOK: Final = 0.05
 """Seconds for a last look, in case that this node itself was too busy to look for them."""
 
 _DEPARTED: Final = 1024  # tombstones: node ids that said goodbye, so that gossip does not dial them again
-
-
-def host_of(endpoint: str) -> str:
-    """The host part of ``tcp://host:port``; empty for ipc."""
-    if not endpoint.startswith("tcp://"):
-        return ""
-    return endpoint[6:].rpartition(":")[0].strip("[]")
-
-
-def choose_address(addresses: Sequence[Address], *, intro: str = "", host: str = "") -> Address | None:
-    """Which of a peer's addresses to use.
-
-    ``intro`` is the intro endpoint of it that answered us, ``host`` the address
-    its own link comes from. Behind a name or a translated address the record
-    lists neither: then the ports of its first TCP address at the host that answered.
-    """
-    for address in addresses:
-        if intro and address.intro == intro:
-            return address
-    for address in addresses:
-        if host and host_of(address.intro) == host:
-            return address
-    if intro.startswith("tcp://"):
-        where = intro[6:].rpartition(":")[0]
-        for address in addresses:
-            if address.intro.startswith("tcp://"):
-                return Address(
-                    intro,
-                    f"tcp://{where}:{address.direct.rpartition(':')[2]}",
-                    f"tcp://{where}:{address.broadcast.rpartition(':')[2]}",
-                )
-    if not host:  # a link over a Unix socket has no address
-        for address in addresses:
-            if address.intro.startswith("ipc://"):
-                return address
-    return None
 
 
 class Attached(NamedTuple):
