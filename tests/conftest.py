@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import hypothesis
 import pytest
 
+import mesh
 from tests.lab import Lan, why_not
 
 REQUIRED = "ZEROMESH_REQUIRE_NETNS"
@@ -16,6 +19,12 @@ REQUIRED = "ZEROMESH_REQUIRE_NETNS"
 # Shared machines pause: a slow example is no failure. What fails prints how to repeat it.
 hypothesis.settings.register_profile("zeromesh", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("zeromesh")
+
+
+def pytest_configure() -> None:
+    # Hundreds of tests start the command or a node as a process. As after an installation, these find
+    # their bytecode, even where the environment forbids Python to write any on its own.
+    compileall.compile_dir(str(Path(mesh.__file__ or "").parent), quiet=2)
 
 
 @pytest.fixture

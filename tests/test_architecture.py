@@ -50,6 +50,7 @@ CORE: list[str] = [
     "interest",
     "sequence",
     "membership",
+    "farewell",
     "session",
     "router",
     "effects",

@@ -64,6 +64,9 @@ echo "zeromesh: installing ($what) into $venv …"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --editable "$requirement" ||
     fail "installing failed; the lines above say why (no network?)"
 
+# An installer would leave bytecode; an editable installation compiles at the first start of each module.
+"$venv/bin/python" -m compileall -q mesh bridges || true
+
 # The stamps tell make that the environment is as new as pyproject.toml.
 touch "$venv/.installed-run"
 [ "$what" = run ] || touch "$venv/.installed-dev"

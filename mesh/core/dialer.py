@@ -10,7 +10,8 @@ fails is repeated after a full-jitter backoff.
 Where discovery tells two nodes of each other it does so at the same moment; the one with the lower id
 leaves the other ``dial_yield`` seconds to dial first.  Everything is bounded, because hints cost a
 stranger nothing.  And where many start together answers take longer: so few dials are under
-way at once, and both of these times grow with their number, lest everybody dials everybody thrice.
+way at once, and both of these times grow with their number, and with the time that answers took of
+late (as TCP's retransmission does, RFC 6298), lest everybody dials everybody thrice.
 
 ``offer`` → target → ``due(clock)`` → (target, endpoint) → the engine dials →
 ``failed`` or ``reached``.
@@ -21,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 from mesh.config import Config
 from mesh.core.types import NodeId, RandomBytes
@@ -29,7 +30,10 @@ from mesh.core.types import NodeId, RandomBytes
 __all__ = ["Dialer", "Target"]
 
 _tries = attrgetter("tries")
+_AT_ONCE: Final = float("-inf")
 _CROWD: Final = 4  # so many more at once, and patience is doubled
+_TWICE: Final = 2  # as long as answers took of late, and no answer means something
+_SMOOTHING: Final = 1 / 4  # weight of the newest answer's time
 _HOPELESS: Final = 3  # rounds without success after which a target makes room for a new one
 
 
@@ -45,7 +49,15 @@ class Target:
     next_try: float = 0.0
     dialling: set[str] = field(default_factory=set)
     untried: list[str] = field(default_factory=list)  # of the present round
-    step_at: float = 0.0  # when the next of them is tried
+    asked: float = 0.0  # when the first dial of the round began
+    began: float = 0.0  # when the last dial of the round began; the next address has its turn a moment later
+    heard: float | None = None  # since when the other side has been left to dial first
+
+
+class _Pauses(NamedTuple):
+    stagger: float  # seconds from one address of a target to the next
+    lead: float  # seconds that the other side has to dial first
+    room: int  # for so many more dials at once
 
 
 class Dialer:
@@ -58,6 +70,7 @@ class Dialer:
         self._targets: dict[NodeId | str, Target] = {}
         self._tokens = config.limits.dials_per_second
         self._tokens_at = 0.0
+        self._answer_time = 0.0  # seconds from a dial to its answer, smoothed
         self.dropped = 0  # hints beyond the bound
         self.version = 0  # goes up with every change, so that ``deadline`` need not be asked for anew
 
@@ -90,8 +103,8 @@ class Dialer:
                 self.dropped += 1
                 if not self._evict():
                     return None
-            first = clock + (self._yield(node) if fresh else 0.0)
-            target = self._targets[key] = Target(node, some, permanent, clock, next_try=first)
+            target = self._targets[key] = Target(node, some, permanent, clock, next_try=clock)
+            target.heard = clock if fresh and self._yields(node) else None
         else:
             changed = set(some) - set(target.endpoints)
             # The peer's own newest word comes first; older ones stay where it may not have told all.
@@ -114,47 +127,56 @@ class Dialer:
         self._targets = {key: target for key, target in self._targets.items() if target is not worst}
         return True
 
-    def _yield(self, node: NodeId | None) -> float:
-        """Seconds that the other side has to dial first."""
-        if node is None or self._own > node:
-            return 0.0
-        new = sum(1 for target in self._targets.values() if target.tries == 0)
-        return self._config.dial_yield * (1 + min(new, self._config.limits.dials_at_once) / _CROWD)
+    def _yields(self, node: NodeId | None) -> bool:
+        """Whether the other side is to dial first."""
+        return node is not None and self._own < node
+
+    def _patience(self, base: float, crowd: int) -> float:
+        """``base`` seconds, stretched by how many there are at once and by how long answers take of late."""
+        return max(
+            base * (1 + max(0, crowd) / _CROWD), min(_TWICE * self._answer_time, self._config.dial_timeout)
+        )
+
+    def _pauses(self) -> _Pauses:
+        """How long, at present, each kind of waiting is."""
+        most = self._config.limits.dials_at_once
+        new = under_way = 0
+        for target in self._targets.values():
+            new += target.tries == 0
+            under_way += len(target.dialling)
+        return _Pauses(
+            self._patience(self._config.dial_stagger, under_way - 1),
+            self._patience(self._config.dial_yield, min(new, most) - 1),
+            most - under_way,
+        )
 
     def due(self, clock: float, skip: Container[NodeId | None] = ()) -> list[tuple[Target, str]]:
         """The (target, endpoint) pairs to dial now; each must later be ``failed`` or ``reached``."""
+        pauses = self._pauses()
         waiting = [
             target
             for target in self._targets.values()
-            if self._due_at(target) <= clock and target.node not in skip
+            if _due_at(target, pauses) <= clock and target.node not in skip
         ]
         if not waiting:
             return []
         pairs: list[tuple[Target, str]] = []
         self.version += 1
         self._refill(clock)
-        most = self._config.limits.dials_at_once
-        room = most - sum(len(target.dialling) for target in self._targets.values())
+        room = pauses.room
         # Newcomers first: those that have failed before may be many, and dead.
         for target in sorted(waiting, key=lambda each: each.tries):
             if self._tokens < 1 or room < 1:
                 break
             if not target.untried:
-                target.untried = list(target.endpoints)
+                target.untried, target.asked = list(target.endpoints), clock
             endpoint = target.untried.pop(0)
-            target.step_at = clock + self._config.dial_stagger * (1 + (most - room) / _CROWD)
+            target.began, target.heard = clock, None
             target.dialling.add(endpoint)
             pairs.append((target, endpoint))
             self._tokens -= 1
             room -= 1
         return pairs
-
-    @staticmethod
-    def _due_at(target: Target) -> float:
-        """When the target's next address is to be tried; infinity while only answers are waited for."""
-        if target.untried:
-            return target.step_at
-        return float("inf") if target.dialling else target.next_try
 
     def _refill(self, clock: float) -> None:
         rate = self._config.limits.dials_per_second
@@ -166,7 +188,7 @@ class Dialer:
         self.version += 1
         target.dialling.discard(endpoint)
         if target.untried:
-            target.step_at = min(target.step_at, clock)  # the next one at once
+            target.began = _AT_ONCE
         elif not target.dialling:
             self._back_off(target, clock)
 
@@ -194,6 +216,7 @@ class Dialer:
     def reached(self, target: Target, node: NodeId, clock: float) -> None:
         """The target answered, as ``node``: the round is over."""
         self.version += 1
+        self._answer_time += (clock - target.asked - self._answer_time) * _SMOOTHING
         target.dialling.clear()
         target.untried.clear()
         self._back_off(target, clock)
@@ -204,10 +227,11 @@ class Dialer:
     def lost(self, node: NodeId, clock: float, within: float | None = None) -> None:
         """The link to a node ended: try it again from now on, ``within`` so many seconds."""
         self.version += 1
-        pause = self._config.redial_min + self._yield(node) if within is None else within
+        pause = self._config.redial_min if within is None else within
         for target in self._targets.values():
             if target.node == node:
                 target.next_try = clock + pause
+                target.heard = target.next_try if within is None and self._yields(node) else None
                 target.tries = 0
                 target.last_hint = clock
                 if target.permanent:
@@ -218,9 +242,9 @@ class Dialer:
         self.version += 1
         for target in self._targets.values():
             target.tries = 0
-            target.next_try = min(target.next_try, clock)
+            target.next_try, target.heard = min(target.next_try, clock), None
             if target.dialling or target.untried:  # what is under way goes over the network as it was
-                target.untried, target.step_at = list(target.endpoints), clock
+                target.untried, target.began = list(target.endpoints), _AT_ONCE
 
     def forget(self, node: NodeId) -> None:
         """The node said goodbye: its id never comes back."""
@@ -245,13 +269,12 @@ class Dialer:
 
     def deadline(self, skip: Container[NodeId | None] = ()) -> float:
         """When the next dial is due."""
-        soonest, under_way = float("inf"), 0
+        soonest, pauses = float("inf"), self._pauses()
         for target in self._targets.values():
-            under_way += len(target.dialling)
-            at = self._due_at(target)
+            at = _due_at(target, pauses)
             if at < soonest and target.node not in skip:
                 soonest = at
-        if soonest == float("inf") or under_way >= self._config.limits.dials_at_once:
+        if soonest == float("inf") or pauses.room < 1:
             return float("inf")  # of many under way, the end of one makes room
         refilled = self._tokens_at + max(0.0, 1 - self._tokens) / self._config.limits.dials_per_second
         return max(soonest, refilled)
@@ -259,3 +282,12 @@ class Dialer:
     def unresolved(self, skip: Container[NodeId | None] = ()) -> int:
         """How many targets are in their first rounds: neither reached nor failed yet."""
         return sum(1 for target in self._targets.values() if target.tries == 0 and target.node not in skip)
+
+
+def _due_at(target: Target, pauses: _Pauses) -> float:
+    """When the target's next address is to be tried; infinity while only answers are waited for."""
+    if target.untried:
+        return target.began + pauses.stagger
+    if target.dialling:
+        return float("inf")
+    return target.next_try if target.heard is None else max(target.next_try, target.heard + pauses.lead)

@@ -9,12 +9,14 @@ keys: that is what the CURVE handshake on the direct plane does with the link ke
 which the member's signature binds to it, so a replayed Hello gains its sender nothing but an entry
 in the allow list for a key that it does not have.
 
-``Introducer`` knows our own credentials and judges theirs.  It keeps no state of peers.
+``Introducer`` knows our own credentials and judges theirs.  It keeps no state of peers but one: what
+verified once need not have its signatures looked at again, because a peer's papers come by its dial, by
+ours, and by everybody's gossip.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from mesh.core.identity import Certificate, NodeRecord, Revocations, verify_certificate, verify_record
 from mesh.core.messages import HelloMessage, RefuseMessage, WelcomeMessage
@@ -32,6 +34,10 @@ _WORDS = {
     Reason.VERSION_MISMATCH: "we have no protocol version in common",
     Reason.TOO_MANY: "I have no room for another peer",
 }
+
+
+_REMEMBERED: Final = 512
+"""Pairs of papers that verified: twice as many as a node may have peers, since records change. A few hundred KiB."""
 
 
 class Introduced(NamedTuple):
@@ -58,6 +64,7 @@ class Introducer:
         self.certificate = certificate
         self.record = record
         self.revocations = revocations
+        self._verified: dict[tuple[bytes, bytes], tuple[Certificate, NodeRecord]] = {}  # oldest first
 
     def hello(self) -> HelloMessage:
         return HelloMessage(list(PROTOCOL_VERSIONS), self.certificate, self.record)
@@ -81,10 +88,19 @@ class Introducer:
 
     def judge(self, certificate: bytes, record: bytes, version: int, now: float) -> Introduced:
         """Certificate by the CA, record by the member, neither revoked. ``now`` is wall-clock seconds."""
-        verified = verify_certificate(certificate, self._ca_public_key, now)
-        if self.revoked(verified):
-            raise CredentialRejected(Reason.REVOKED, verified.name)
-        return Introduced(verified, verify_record(record, verified, now), (certificate, record), version)
+        encoded = (certificate, record)
+        known = self._verified.get(encoded)
+        if known is not None:
+            known[0].check_times(now)
+            known[1].check_times(now)
+        else:
+            verified = verify_certificate(certificate, self._ca_public_key, now)
+            known = self._verified[encoded] = verified, verify_record(record, verified, now)
+            if len(self._verified) > _REMEMBERED:
+                del self._verified[next(iter(self._verified))]
+        if self.revoked(known[0]):
+            raise CredentialRejected(Reason.REVOKED, known[0].name)
+        return Introduced(*known, encoded, version)
 
     def revoked(self, certificate: Certificate) -> bool:
         return self.revocations is not None and certificate.member in self.revocations.members

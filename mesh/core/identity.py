@@ -151,6 +151,10 @@ class Certificate:
     def member(self) -> MemberId:
         return member_id(self.public_key)
 
+    def check_times(self, now: float) -> None:
+        """Raises ``CredentialRejected`` (NOT_YET_VALID, EXPIRED)."""
+        _check_times(self.not_before, self.expires, now)
+
 
 def issue_certificate(
     ca: SigningKey,
@@ -203,7 +207,7 @@ def verify_certificate(
     Raises ``CredentialRejected`` (BAD_CERTIFICATE, WRONG_MESH, NOT_YET_VALID, EXPIRED, REVOKED).
     """
     certificate = read_certificate(encoded, ca_public_key)
-    _check_times(certificate.not_before, certificate.expires, now)
+    certificate.check_times(now)
     if revocations is not None and certificate.member in revocations.members:
         raise CredentialRejected(Reason.REVOKED, certificate.name)
     return certificate
@@ -233,6 +237,10 @@ class NodeRecord:
     @property
     def node(self) -> NodeId:
         return node_id(self.link_key)
+
+    def check_times(self, now: float) -> None:
+        """Raises ``CredentialRejected`` (NOT_YET_VALID, EXPIRED)."""
+        _check_times(self.issued, self.expires, now)
 
 
 def sign_record(member_key: SigningKey, record: NodeRecord) -> bytes:

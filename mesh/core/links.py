@@ -30,6 +30,7 @@ from mesh.core.effects import (
     PeerChanged,
     SendDirect,
 )
+from mesh.core.farewell import Farewell
 from mesh.core.handshake import Introduced
 from mesh.core.interest import InterestSet
 from mesh.core.membership import Action, Liveness, LivenessState, Timing
@@ -39,16 +40,6 @@ from mesh.core.strikes import BACKOFF, Strikes
 from mesh.core.types import Address, NodeId, RandomBytes, Reason
 
 __all__ = ["Attached", "Links"]
-
-FAREWELL: Final = 0.25
-"""Seconds without one after which a peer's last publications have arrived. Its goodbye, which goes
-another way, may have overtaken them."""
-
-_FAREWELL_MOST: Final = 5.0
-"""Seconds that they may take in all: by then the peer itself has given up, too (``drain_timeout``)."""
-
-_LAST_LOOK: Final = 0.05
-"""Seconds for a last look, in case that this node itself was too busy to look for them."""
 
 _DEPARTED: Final = 1024  # tombstones: node ids that said goodbye, so that gossip does not dial them again
 
@@ -193,8 +184,9 @@ class Links:
 
     def heard(self, session: Session, clock: float) -> None:
         """Something authentic arrived from it."""
-        if session.leaves_by < float("inf"):
-            self._still_there(session, clock)
+        if session.farewell is not None:
+            self.version += 1
+            session.farewell.heard(clock)
         if session.liveness.heard(clock) and session.joined:
             self.version += 1
             self._effects.append(PeerChanged(session.node, PeerChange.RECOVERED, "heard again"))
@@ -245,8 +237,10 @@ class Links:
         if clock < self.deadline():
             return
         for session in list(self.sessions.values()):
-            if session.leaves_at <= clock:
-                self._farewell(session, clock)
+            if session.farewell is not None and session.farewell.due <= clock:
+                self.version += 1
+                if session.farewell.over(clock):
+                    self.end(session, "said goodbye", clock, departed=True)
                 continue
             if session.attach_deadline <= clock:
                 self._attach_late(session, clock, redial)
@@ -299,8 +293,8 @@ class Links:
         for session in self.sessions.values():
             if session.attach_deadline < soonest:
                 soonest = session.attach_deadline
-            if session.leaves_at < soonest:
-                soonest = session.leaves_at
+            if session.farewell is not None and session.farewell.due < soonest:
+                soonest = session.farewell.due
             if session.joined:
                 due = session.liveness.due
                 if due < soonest:
@@ -327,23 +321,9 @@ class Links:
 
     def say_farewell(self, session: Session, clock: float) -> None:
         """It leaves, as soon as its last publications have arrived."""
-        if session.leaves_by == float("inf"):
-            session.leaves_by = clock + _FAREWELL_MOST
-            self._still_there(session, clock)
-
-    def _still_there(self, session: Session, clock: float) -> None:
-        self.version += 1
-        session.last_look = False
-        session.leaves_at = min(clock + FAREWELL, session.leaves_by)
-
-    def _farewell(self, session: Session, clock: float) -> None:
-        """Nothing came for a while. If that is so at a second look too, it has left."""
-        if session.last_look or clock >= session.leaves_by:
-            self.end(session, "said goodbye", clock, departed=True)
-        else:
+        if session.farewell is None:
             self.version += 1
-            session.last_look = True
-            session.leaves_at = clock + _LAST_LOOK
+            session.farewell = Farewell(clock)
 
     def end(self, session: Session, why: str, clock: float, *, departed: bool = False) -> None:
         """Take back everything of the peer."""
@@ -366,5 +346,5 @@ class Links:
         """To every peer with a link, but for those that are leaving: nobody is there to take it."""
         some = list(messages)
         for session in self.sessions.values():
-            if session.link_open and session.leaves_at == float("inf"):
+            if session.link_open and session.farewell is None:
                 self._effects += [SendDirect(session.node, message) for message in some]

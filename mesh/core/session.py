@@ -15,6 +15,7 @@ one from the peer means that it forgot everything, and so do we.
 
 from __future__ import annotations
 
+from mesh.core.farewell import Farewell
 from mesh.core.handshake import Introduced
 from mesh.core.interest import RemoteInterests
 from mesh.core.membership import Liveness
@@ -40,14 +41,12 @@ class Session:
         "doubted",
         "encoded",
         "expected",
+        "farewell",
         "host",
         "interests",
         "interests_due",
         "introduced",
         "joined",
-        "last_look",
-        "leaves_at",
-        "leaves_by",
         "link_open",
         "live",
         "liveness",
@@ -89,9 +88,7 @@ class Session:
         self.barriers: list[tuple[bytes, int]] = []  # its barriers that wait for its interests
         self.starved_at = float("inf")  # since when they have been waiting
         self.joined = False
-        self.leaves_at = float("inf")  # it said goodbye: until then what it published before may arrive
-        self.leaves_by = float("inf")  # at the latest, however much still comes
-        self.last_look = False  # nothing came for long enough, unless we did not look
+        self.farewell: Farewell | None = None  # it said goodbye
         self.welcomed = False  # told of all others
         self.rtt: float | None = None
         self.probe_sent: dict[int, float] = {}  # ping tokens → when

@@ -1,11 +1,13 @@
 """Endpoints as text: taken apart, put together, and checked. Pure.
 
 ZeroMQ writes an endpoint as ``tcp://host:port`` or ``ipc://path``. Everything in
-``mesh.discovery`` that must look inside one does so here.
+``mesh.discovery`` that must look inside one does so here. The same few endpoints are looked at
+on and on, with each datagram and each hint: what was found out of the latest is remembered.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
@@ -19,6 +21,8 @@ __all__ = [
     "split_tcp",
     "tcp",
 ]
+
+_REMEMBERED: Final = 1024  # endpoints: a few for each peer; about 200 KiB
 
 DEFAULT_PORT: Final = 7400
 """The intro port of a node that was told where to listen; seeds that name no port mean it."""
@@ -46,6 +50,7 @@ def tcp(host: str, port: int) -> str:
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
 
+@lru_cache(_REMEMBERED)
 def host_address(endpoint: str) -> Host | None:
     """The IP address in a ``tcp://`` endpoint; None for a name, a wildcard or another transport."""
     parts = split_tcp(endpoint)
@@ -62,6 +67,7 @@ def is_wildcard(host: str) -> bool:
     return host in {"*", "0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
 
 
+@lru_cache(_REMEMBERED)
 def is_local(endpoint: str) -> bool:
     """Whether only processes of this machine can reach it: loopback, and whatever isn't TCP."""
     parts = split_tcp(endpoint)
@@ -71,6 +77,7 @@ def is_local(endpoint: str) -> bool:
     return address is not None and address.is_loopback
 
 
+@lru_cache(_REMEMBERED)
 def likeliest_first(intros: tuple[str, ...], source: str) -> tuple[str, ...]:
     """The endpoints at ``source`` first: a datagram from there has just come through."""
     there = tcp(source, 0).removesuffix("0")

@@ -19,6 +19,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Final
 
@@ -64,6 +65,11 @@ class _Bucket:
             return False
         self._tokens -= 1
         return True
+
+
+@lru_cache(maxsize=512)  # the same few hosts ask and answer on and on
+def _host(text: str) -> Host:
+    return ip_address(text.partition("%")[0])
 
 
 class ScoutDiscovery(Discovery):
@@ -233,7 +239,7 @@ class ScoutDiscovery(Discovery):
             except RemoteProtocolError as error:
                 self.rejected[error.detail] += 1
                 continue
-            source = ip_address(str(sender[0]).partition("%")[0])
+            source = _host(sender[0])
             if kind is not (Kind.QUESTION if asked else Kind.ANSWER):
                 self.rejected["form"] += 1
             elif asked and not group.on_link(source):

@@ -34,8 +34,8 @@ def test_all_targets_at_once_and_the_addresses_of_each_a_moment_apart() -> None:
     dialer.offer(node(2), ["tcp://c:1"], 0.0)
     assert endpoints(dialer, 0.0) == ["tcp://a:1", "tcp://c:1"]
     assert dialer.due(0.0) == []
-    assert dialer.deadline() == CONFIG.dial_stagger
-    assert endpoints(dialer, CONFIG.dial_stagger) == ["tcp://b:1"]
+    assert dialer.deadline() == 1.25 * CONFIG.dial_stagger  # of two at once, each may take longer
+    assert endpoints(dialer, 1.25 * CONFIG.dial_stagger) == ["tcp://b:1"]
     assert dialer.deadline() == float("inf")
 
 
@@ -62,6 +62,31 @@ def test_of_two_the_lower_leaves_the_other_a_moment() -> None:
     assert dialer.due(0.0) == []
     assert dialer.deadline() == CONFIG.dial_yield
     assert endpoints(dialer, CONFIG.dial_yield) == ["tcp://a:1"]
+
+
+def test_where_answers_take_long_nobody_is_impatient() -> None:
+    dialer = make()
+    for n in range(8):  # a machine on which many start at once
+        dialer.offer(node(n), [f"tcp://h{n}:1", f"tcp://h{n}:2"], 0.0)
+        for target, _ in dialer.due(0.0):
+            dialer.reached(target, node(n), 1.0)
+        dialer.forget(node(n))
+    dialer.offer(node(8), ["tcp://a:1", "tcp://b:1"], 2.0)
+    assert endpoints(dialer, 2.0) == ["tcp://a:1"]
+    assert 3.0 < dialer.deadline() < 2.0 + CONFIG.dial_timeout
+    assert endpoints(dialer, 3.0) == []
+
+
+def test_an_answer_that_comes_meanwhile_shortens_the_patience_with_the_others() -> None:
+    dialer = make(own=LOWEST)
+    for n in range(1, 9):
+        dialer.offer(node(n), [f"tcp://h{n}:1"], 0.0)
+    before = dialer.deadline()
+    assert before > CONFIG.dial_yield
+    for target, _ in dialer.due(before):
+        dialer.reached(target, target.node or node(0), before)
+    dialer.offer(node(9), ["tcp://h9:1"], before)
+    assert dialer.deadline(skip=[node(n) for n in range(1, 9)]) - before < 2 * CONFIG.dial_yield
 
 
 def test_a_seed_is_dialled_at_once() -> None:

@@ -1,0 +1,51 @@
+"""When a peer that said goodbye has really left.
+
+Its goodbye goes over the direct plane and may overtake what it published last, which goes another way.
+So it is kept until nothing of it has come for a moment, for a bounded time:
+
+    goodbye → waiting ──(something arrives: the moment begins anew)──┐
+                 │  a moment of silence                              │
+                 ▼                                                   │
+            a last look, in case that it was this node that ─────────┘
+            was too busy to look  │  silence
+                                  ▼
+                                 over
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["MOMENT", "Farewell"]
+
+MOMENT: Final = 0.25
+"""Seconds without a publication after which the last one has arrived."""
+
+_MOST: Final = 5.0
+"""Seconds that they may take in all: by then the peer itself has given up, too (``drain_timeout``)."""
+
+_LAST_LOOK: Final = 0.05
+"""Seconds that the last look takes."""
+
+
+class Farewell:
+    """The leave of one peer. ``clock`` is monotonic seconds; ``due`` is when to ask whether it is ``over``."""
+
+    __slots__ = ("_by", "_looking", "due")
+
+    def __init__(self, clock: float) -> None:
+        self._by = clock + _MOST
+        self.heard(clock)
+
+    def heard(self, clock: float) -> None:
+        """Something of it still arrived."""
+        self._looking = False
+        self.due = min(clock + MOMENT, self._by)
+
+    def over(self, clock: float) -> bool:
+        """Whether it has left, asked when that is due; if not, it is due again."""
+        if self._looking or clock >= self._by:
+            return True
+        self._looking = True
+        self.due = clock + _LAST_LOOK
+        return False
