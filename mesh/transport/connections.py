@@ -72,18 +72,27 @@ def cut(fd: int, endpoints: Collection[str]) -> bool:
 
 
 class Monitor:
-    """What libzmq tells of a socket's connections. Make it before the socket binds or connects."""
+    """What libzmq tells of a socket's connections. Make it before the socket binds or connects.
+
+    libzmq 4.3 sends its reports blocking, from the I/O thread that serves every socket of the context, and
+    goes on until a closed socket has lingered out. With nobody at the other end of the PAIR, or with
+    its queue full, that thread stands still, and with it the node. So reports end before their reader does
+    (``ZmqSocket.unwatch``), and the queue has no bound: a report is some hundred bytes, costs who
+    causes it a TCP connection, and is read at once.
+    """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], watched: ZmqSocket, events: int) -> None:
         address = f"inproc://monitor.{next(_names)}"
-        watched.raw.monitor(address, events | zmq.EVENT_MONITOR_STOPPED)
+        self._watched = watched
+        watched.watch(address, events)
         raw: zmq.Socket[bytes] = context.socket(zmq.PAIR)
         raw.setsockopt(zmq.LINGER, 0)
+        raw.setsockopt(zmq.RCVHWM, 0)
         raw.connect(address)
         self._pair = ZmqSocket(raw)
 
     async def run(self, happened: Callable[[int, int], None]) -> None:
-        """Call ``happened(event, value)`` until cancelled or the watched socket is closed; then close."""
+        """Call ``happened(event, value)`` until cancelled; then close."""
 
         def drain() -> bool:
             for _ in range(_BURST):
@@ -93,17 +102,15 @@ class Monitor:
                     event, value = _EVENT.unpack(self._pair.raw.recv_multipart(zmq.NOBLOCK)[0])
                 except zmq.Again:
                     return False
-                if event == zmq.EVENT_MONITOR_STOPPED:
-                    self._pair.close()
-                else:
-                    happened(event, value)
+                happened(event, value)
             return True
 
         try:
             await self._pair.pump(drain)
         finally:
-            self._pair.close()
+            self.close()
 
     def close(self) -> None:
-        """For a monitor that was never run."""
+        """No more reports. Idempotent."""
+        self._watched.unwatch()
         self._pair.close()

@@ -14,6 +14,7 @@ libzmq sockets belong to one thread; all of this runs in Trio's.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -48,6 +49,7 @@ class ZmqSocket:
     def __init__(self, raw: zmq.Socket[bytes]) -> None:
         self.raw = raw
         self.closed = False
+        self._watched_in = 0  # the process that asked for reports
         self._fd = int(raw.FD)
         self._nap: trio.CancelScope | None = None  # the scope of the task that sleeps on the FD
         self._awaited = 0  # the events that it sleeps for
@@ -171,9 +173,22 @@ class ZmqSocket:
 
     # -- closing ---------------------------------------------------------------
 
+    def watch(self, address: str, events: int) -> None:
+        """Let libzmq report ``events`` of the connections on ``address``. A PAIR without a bound on what
+        it receives must read there until ``unwatch`` or ``close``: libzmq's I/O thread waits for it."""
+        self.raw.monitor(address, events)
+        self._watched_in = os.getpid()
+
+    def unwatch(self) -> None:
+        """No more reports; from now on nobody need read them. Idempotent."""
+        if self._watched_in == os.getpid():  # in a fork's child the socket is the parent's: hands off
+            self.raw.disable_monitor()
+        self._watched_in = 0
+
     def close(self, linger: int = 0) -> None:
         """Close; idempotent. What was sent has ``linger`` milliseconds to go out. Wakes every waiter."""
         if not self.closed:
+            self.unwatch()  # by itself libzmq would go on reporting while it lingers
             self.closed = True
             trio.lowlevel.notify_closing(self._fd)
             self.raw.close(linger)

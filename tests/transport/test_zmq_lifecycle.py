@@ -6,6 +6,7 @@ import gc
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,38 @@ async def start(*listen: str) -> Bound:
 def traces() -> tuple[list[str], int]:
     gc.collect()
     return sorted(thread.name for thread in threading.enumerate()), len(list(Path("/proc/self/fd").iterdir()))
+
+
+@contextmanager
+def nobody_accepts() -> Iterator[str]:
+    """An endpoint where connections begin and neither succeed nor fail: its queue of them is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+
+
+async def test_introductions_given_up_while_they_connect_do_not_stop_the_others(world: World) -> None:
+    """libzmq reports the end of a connection, when it has lingered out, from the thread that serves all
+    sockets; and waits there until somebody takes the report."""
+    with nobody_accepts() as silent:
+        async with world.node() as a, world.node() as b:
+            link_up(a, b)
+            a.transport.send_direct(b.id, b"before")
+            await b.events.until(lambda: b.events.direct)
+            _, files = traces()
+            routes = [a.transport.dial_intro(silent) for _ in range(4)]
+            for route in routes:
+                a.transport.send_intro(route, b"x")
+                a.transport.close_intro(route)
+            with trio.fail_after(30):
+                while traces()[1] > files:  # noqa: ASYNC110
+                    await trio.sleep(0.01)  # their end is no event: nobody is to be told any more
+            a.transport.send_direct(b.id, b"after")
+            await b.events.until(lambda: len(b.events.direct) == 2)
 
 
 async def test_it_ends_without_a_trace(world: World) -> None:
