@@ -137,6 +137,17 @@ class Host:
         self.lan._switch(f"link set {self.port} up")
         self.lan._settle(self)
 
+    def remove_interface(self) -> None:
+        """As a network adapter that is taken out: the host has nothing but its loopback."""
+        self.lan._switch(f"link delete {self.port}")
+
+    def insert_interface(self) -> None:
+        """… and put in again: another hardware address, the same addresses."""
+        self.lan._wire(self)
+        self._port(f"mcast_flood {self.lan._flood}")
+        self._make()
+        self.lan._settle(self)
+
     def change_address(self) -> None:
         """Give the host other addresses, as a new DHCP lease would; ``ipv4`` and ``ipv6`` follow."""
         old = self._addresses()
@@ -244,9 +255,8 @@ class Lan:
                 "link add br0 type bridge mcast_snooping 0 forward_delay 0",
                 f"address add 10.77.{self.subnet}.254/24 dev br0",
                 "link set br0 up",
-                *(f"link add {h.port} type veth peer name eth0 netns {h.namespace}" for h in self.hosts),
-                *(f"link set {h.port} master br0 up" for h in self.hosts),
             )
+            self._wire(*self.hosts)
             for host in self.hosts:
                 host._make()
             self._settle(*self.hosts)
@@ -259,6 +269,12 @@ class Lan:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._remove()
+
+    def _wire(self, *hosts: Host) -> None:
+        self._switch(
+            *(f"link add {host.port} type veth peer name eth0 netns {host.namespace}" for host in hosts),
+            *(f"link set {host.port} master br0 up" for host in hosts),
+        )
 
     def set_multicast(self, passes: bool) -> None:
         """Whether the switch passes multicast on, as many Wi-Fi access points do not."""

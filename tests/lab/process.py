@@ -41,6 +41,11 @@ class Running:
     def pid(self) -> int:
         return self.process.pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether both outputs are closed: nothing more will come."""
+        return not self._open
+
     async def expect(self, pattern: str, *, on: Output = "stdout", within: float = 10.0) -> re.Match[str]:
         """The next line of ``on`` that contains ``pattern``. Fails after ``within`` seconds, or at its end."""
         lines = getattr(self, on)

@@ -97,6 +97,20 @@ async def test_a_link_that_goes_and_comes(
         assert not [line for line in two.stdout if "lost" in line]
 
 
+async def test_an_interface_that_is_taken_out_and_put_in(lan: Callable[..., Lan]) -> None:
+    net = lan(2)
+    net[1].remove_interface()
+    async with net[1].running(["ip", "-brief", "link"]) as listing:
+        await listing.wait()
+    assert "eth0" not in "".join(listing.stdout)
+    net[1].insert_interface()
+    async with talking(net[0], net[1]) as (one, two):
+        await one.send(f"send {GROUP} heard\n")
+        await two.expect("^got heard")
+        await two.send(f"send {net[0].ipv4} answer\n")
+        await one.expect(f"^got answer from {net[1].ipv4}$")
+
+
 async def test_deaf_one_way(lan: Callable[..., Lan]) -> None:
     net = lan(2)
     async with talking(net[0], net[1]) as (one, two):

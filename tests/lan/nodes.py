@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,28 +28,32 @@ class LanNode:
         self.program = program
         self.ready: dict[str, Any] = {}
         self._asked = 0
+        self._read: Counter[str] = Counter()  # lines, by the peer that was asked about
 
     async def event(self, kind: str, name: str = "") -> dict[str, Any]:
-        """The next event of this kind (about the peer of this name); ``kind`` may be ``one|other``."""
-        pattern = f'^{{"event": "({kind})"' + (f'.*"name": "{name}"' if name else "")
-        found: dict[str, Any] = json.loads((await self.program.expect(pattern, within=WITHIN)).string)
-        return found
-
-    async def has_said(self, kind: str, name: str) -> dict[str, Any]:
-        """The first event of this kind about the peer of this name, be it long ago or yet to come."""
-        with trio.fail_after(WITHIN):
+        """The next event of this kind; ``kind`` may be ``one|other``. With ``name``, the next about the peer
+        of this name, whatever has been read about others: what happens to two peers has no order."""
+        kinds = kind.split("|")
+        lines = self.program.stdout
+        with trio.move_on_after(WITHIN):
             while True:
-                for line in self.program.stdout:
-                    said: dict[str, Any] = json.loads(line)
-                    if said["event"] == kind and said.get("name") == name:
+                while self._read[name] < len(lines):
+                    said: dict[str, Any] = json.loads(lines[self._read[name]])
+                    self._read[name] += 1
+                    if said["event"] in kinds and name in ("", said.get("name")):
                         return said
-                await self.program.expect("", within=WITHIN)
+                if self.program.ended:
+                    raise AssertionError(f"{self.name} ended without {kind} {name}\n{self.program.report()}")
+                await self.program.changed()
+        raise AssertionError(f"{self.name} did not say {kind} {name} in {WITHIN} s\n{self.program.report()}")
 
     async def meets(self, *names: str) -> None:
         """Return when these peers, and no others, are alive here."""
-        with trio.fail_after(WITHIN):
-            while (await self.count())["peers"] != dict.fromkeys(names, "alive"):
+        wanted, found = dict.fromkeys(names, "alive"), None
+        with trio.move_on_after(WITHIN):
+            while (found := (await self.count())["peers"]) != wanted:
                 await self.event("joined|left|recovered|suspected")
+        assert found == wanted, self.program.report()
 
     async def count(self) -> dict[str, Any]:
         await self.program.send("count\n")

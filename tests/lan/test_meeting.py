@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.lab import Lan
+from tests.lab import Host, Lan
 from tests.lan.nodes import WITHIN, Mesh, both_hear
 
 Lans = Callable[..., Lan]
@@ -90,13 +90,20 @@ async def test_only_ipv6(lan: Lans, home: Mesh) -> None:
         await both_hear(a, b)
 
 
-async def test_a_network_that_comes_later(lan: Lans, home: Mesh) -> None:
+@pytest.mark.parametrize(
+    ("away", "back"),
+    [(Host.link_down, Host.link_up), (Host.remove_interface, Host.insert_interface)],
+    ids=["the link comes up", "the interface appears"],
+)
+async def test_a_network_that_comes_later(
+    lan: Lans, home: Mesh, away: Callable[[Host], None], back: Callable[[Host], None]
+) -> None:
     """Started on loopback alone: the new address is advertised, and used."""
     net = lan(2)
-    net[1].link_down()
+    away(net[1])
     async with home.node("a", net[0]) as a, home.node("b", net[1]) as b:
         assert f"tcp://{net[1].ipv4}:" not in " ".join(b.ready["endpoints"])
-        net[1].link_up()
+        back(net[1])
         await a.event("joined", "b")
         await both_hear(a, b)
         assert f"tcp://{net[1].ipv4}:" in " ".join((await b.count())["endpoints"])
