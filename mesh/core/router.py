@@ -51,6 +51,7 @@ class Router:
         }
         self._known: dict[NodeId, dict[int, InterestEntry]] = {}
         self._routes: dict[str, Route] = {}
+        self._responders: dict[str, tuple[Member, ...]] = {}
         self.generation = 0
 
     def add(self, peer: NodeId, entries: Iterable[InterestEntry]) -> None:
@@ -78,6 +79,7 @@ class Router:
     def _changed(self) -> None:
         self.generation += 1
         self._routes.clear()
+        self._responders.clear()
 
     def route(self, topic: str) -> Route:
         """Where a message on ``topic`` goes."""
@@ -105,9 +107,15 @@ class Router:
             {name: tuple(sorted(members)) for name, members in groups.items()},
         )
 
-    def responders(self, topic: str) -> list[Member]:
+    def responders(self, topic: str) -> tuple[Member, ...]:
         """Who serves ``topic``, in a stable order."""
-        return sorted(member for member, _ in self._tries[RESPONDER].match(topic))
+        responders = self._responders.get(topic)
+        if responders is None:
+            if len(self._responders) >= self._CACHED_ROUTES:
+                self._responders.clear()
+            matching = self._tries[RESPONDER].match(topic)
+            responders = self._responders[topic] = tuple(sorted(member for member, _ in matching))
+        return responders
 
     def entry(self, member: Member) -> InterestEntry | None:
         return self._known.get(member.peer, {}).get(member.number)

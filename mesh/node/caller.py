@@ -2,7 +2,8 @@
 
 request → the least busy responder (or the one asked for) → its link, or our own responder → replies come
 back by number into the ``_Call`` → the program.  A call that ends before its last reply (cancelled,
-out of time, enough replies) is cancelled over there too.
+out of time, enough replies) is cancelled over there too.  Time that runs out comes into the call as
+a reply does, from ``expiry``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from mesh.core.router import LOCAL, Member
 from mesh.core.types import NodeId
 from mesh.errors import MeshError, NoResponders, PeerGone, RemoteError, RequestTimeout
 from mesh.node.background import background
+from mesh.node.expiry import Expiry
 from mesh.node.message import Origin, read_value
 from mesh.node.request import NOT_SERVED, REFUSALS, STOPPED, Network, Reply, encode
 
@@ -39,27 +41,35 @@ _LONGEST: Final = 10 * 365 * 86400.0
 
 @dataclass(slots=True)
 class _Call:
-    """One request in flight to one responder."""
+    """One request in flight to one responder. One task at most waits for its replies."""
 
     number: int
     member: Member
     topic: str
     granted: int  # replies that may still come before the last
+    timeout: float  # that the program gave, in seconds
     replies: deque[ReplyMessage | ErrorMessage | MeshError] = field(default_factory=deque)
-    arrived: trio.Event = field(default_factory=trio.Event)
+    waiting: trio.lowlevel.Task | None = None
     done: bool = False
 
     def put(self, reply: ReplyMessage | ErrorMessage | MeshError) -> None:
         self.replies.append(reply)
-        self.arrived.set()
+        if self.waiting is not None:
+            task, self.waiting = self.waiting, None
+            trio.lowlevel.reschedule(task)
 
     async def next(self) -> ReplyMessage | ErrorMessage | MeshError:
-        while not self.replies:
-            self.arrived = trio.Event()
-            await self.arrived.wait()
+        if not self.replies:
+            self.waiting = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._wait_no_more)
         reply = self.replies.popleft()
-        self.done = not isinstance(reply, ReplyMessage) or reply.last
+        # Out of time: its responder is still at it, and is told so when the call ends.
+        self.done = reply.last if isinstance(reply, ReplyMessage) else not isinstance(reply, RequestTimeout)
         return reply
+
+    def _wait_no_more(self, _: Any) -> trio.lowlevel.Abort:
+        self.waiting = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class OwnResponder(Protocol):
@@ -80,6 +90,15 @@ class Caller:
         self._next = 1
         self._outstanding: Counter[NodeId] = Counter()
         self._turn = 0
+        self._expiry = Expiry(self._calls, self._expired)
+
+    async def run(self) -> None:
+        """End the requests whose time is up, until cancelled."""
+        await self._expiry.run()
+
+    def _expired(self, number: int) -> None:
+        call = self._calls[number]
+        call.put(RequestTimeout(call.topic, call.timeout))
 
     @property
     def in_flight(self) -> int:
@@ -116,10 +135,10 @@ class Caller:
 
     # -- one call --------------------------------------------------------------------
 
-    def _begin(self, member: Member, topic: str, window: int) -> _Call:
+    def _begin(self, member: Member, topic: str, window: int, timeout: float) -> _Call:
         if len(self._calls) >= self._network.config.limits.pending_requests:
             raise MeshError(f"more than {len(self._calls)} requests are in flight")
-        call = _Call(self._next, member, topic, window)
+        call = _Call(self._next, member, topic, window, timeout)
         self._next += 1
         self._calls[call.number] = call
         self._outstanding[member.peer] += 1
@@ -138,15 +157,24 @@ class Caller:
         else:
             self._network.send_nowait(peer, CancelMessage(call.number))
 
-    async def _send(self, call: _Call, message: RequestMessage) -> None:
-        if call.member.peer == LOCAL:
+    def _send_nowait(self, call: _Call, message: RequestMessage) -> bool:
+        peer = call.member.peer
+        if peer == LOCAL:
             self._own.serve_locally(message, lambda reply: self.received(LOCAL, reply))
-        else:
-            await self._network.send(call.member.peer, message)
+            return True
+        return self._network.send_nowait(peer, message)
+
+    async def _send(self, call: _Call, message: RequestMessage, deadline: float) -> None:
+        """Send it, waiting until ``deadline`` at most. Raises ``PeerGone``, ``NodeClosed``."""
+        if not self._send_nowait(call, message):
+            with trio.move_on_at(deadline):
+                await self._network.send(call.member.peer, message)
 
     def choose(self, members: Sequence[Member]) -> Member:
         """The least busy: by what we have in flight there, then by the load it last told, then by turns."""
         outstanding, load = self._outstanding, self._network.peer_load
+        if len(members) == 1:
+            return members[0]
         self._turn += 1
         first = self._turn % len(members)
         return min(
@@ -177,32 +205,32 @@ class Caller:
     ) -> Any:
         """One reply's value. A responder that has not touched the request is passed over."""
         kind, data = encode(value, self._network.config)
-        left = list(members)
-        deadline = trio.current_time() + timeout
+        clock = trio.current_time()
+        deadline = clock + timeout
         await trio.lowlevel.checkpoint_if_cancelled()
-        with trio.move_on_at(deadline):
-            while left:
-                member = self.choose(left)
-                left.remove(member)
-                call = self._begin(member, topic, 1)
+        if deadline <= clock:
+            raise RequestTimeout(topic, timeout)
+        left = members
+        while left:
+            member = self.choose(left)
+            left = [other for other in left if other is not member]
+            call = self._begin(member, topic, 1, timeout)
+            self._expiry.add(deadline, call.number)
+            try:
+                message = RequestMessage(call.number, topic, kind, data, headers, _budget(deadline), 1, False)
                 try:
-                    message = RequestMessage(
-                        call.number, topic, kind, data, headers, _budget(deadline), 1, False
-                    )
-                    try:
-                        await self._send(call, message)
-                    except PeerGone:
-                        continue
-                    answer = await call.next()
-                    if isinstance(answer, ReplyMessage):
-                        return self._value_of(call, answer)
-                    if isinstance(answer, ErrorMessage) and answer.type_name in REFUSALS and left:
-                        continue
-                    raise self._error(call, answer)
-                finally:
-                    self._end(call)
-            raise NoResponders(topic)
-        raise RequestTimeout(topic, timeout)
+                    await self._send(call, message, deadline)
+                except PeerGone:
+                    continue
+                answer = await call.next()
+                if isinstance(answer, ReplyMessage):
+                    return self._value_of(call, answer)
+                if isinstance(answer, ErrorMessage) and answer.type_name in REFUSALS and left:
+                    continue
+                raise self._error(call, answer)
+            finally:
+                self._end(call)
+        raise NoResponders(topic)
 
     def _value_of(self, call: _Call, answer: ReplyMessage) -> Any:
         if answer.data is None:
@@ -235,7 +263,7 @@ class Caller:
                         call.number, topic, kind, data, headers, _budget(deadline), window, True
                     )
                     try:
-                        await self._send(call, message)
+                        await self._send(call, message, deadline)
                     except MeshError as error:  # PeerGone, NodeClosed: this responder's reply
                         call.put(error)
                     taken = 0
@@ -253,7 +281,7 @@ class Caller:
         async with background() as nursery:
             with send:
                 for member in members:
-                    nursery.start_soon(follow, self._begin(member, topic, window), send.clone())
+                    nursery.start_soon(follow, self._begin(member, topic, window, timeout), send.clone())
             # Not ``async with``: its checkpoint would put Cancelled in place of what the block raises.
             with receive:
                 try:

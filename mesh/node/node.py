@@ -84,6 +84,7 @@ class Node:
             _OPEN.add(self)
             nursery.start_soon(board.pump.run_timers)
             nursery.start_soon(board.publishing.run)
+            nursery.start_soon(board.caller.run)
             nursery.start_soon(board.publishing.airlock.run)
             try:
                 await nursery.start(self._lookout.run, bound, discovery)
@@ -231,11 +232,11 @@ class Node:
 
     # -- request and serve ------------------------------------------------------------
 
-    def _members(self, topic: str, to: Peer | str | None) -> list[Member]:
+    def _members(self, topic: str, to: Peer | str | None) -> tuple[Member, ...]:
         members = self._engine.router.responders(check_topic(topic))
         if to is not None:
             node = self._presence.resolve(to)
-            members = [member for member in members if member.peer == node]
+            members = tuple(member for member in members if member.peer == node)
         if not members:
             raise NoResponders(topic)
         return members

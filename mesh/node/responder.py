@@ -1,8 +1,12 @@
 """The responder's side of requests.
 
-A request arrives → one of this node's services of its topic → a task in the nursery of that ``serve``, in a
-cancel scope of its own with the caller's time budget → the handler → replies.  A handler that is
-an async generator streams; the caller's window bounds what is in flight.
+A request arrives → one of this node's services of its topic → a worker in the nursery of that ``serve``: one that
+is idle, or a new one → the handler, in a cancel scope with the caller's time budget → replies.  A handler that
+is an async generator streams; the caller's window bounds what is in flight.
+
+A worker is a task with one cancel scope.  After a request it waits for the next, for as long as the scope lives:
+its deadline is the last request's, so that a worker with nothing to do ends by itself, and one whose request
+is cancelled ends with it.  (A task and a scope for each request cost more than all the rest of it.)
 
 A request that ends without a reply because ``serve`` ended is told so to its caller.
 """
@@ -12,7 +16,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import trio
@@ -37,15 +42,30 @@ class _Service:
     handler: Handler
     limiter: trio.CapacityLimiter
     nursery: trio.Nursery
+    context: Context  # of ``serve``: each request sees a copy, and none what another left
+    requests: int = 0  # in its handler, and before it
+    idle: dict[_Worker, None] = field(default_factory=dict)  # an ordered set: the last comes first
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """A task that handles one request after the other."""
+
+    scope: trio.CancelScope
+    task: trio.lowlevel.Task | None = None  # once it runs
+    request: _Served | None = None  # the next one, for a worker that was idle
 
 
 @dataclass(slots=True)
 class _Served:
     """A request in one of our handlers, or before one."""
 
+    peer: NodeId
+    message: RequestMessage
+    sink: Sink
     scope: trio.CancelScope
     credit: int
-    granted: trio.Event
+    granted: trio.Event | None = None
     begun: bool = False
 
 
@@ -75,7 +95,8 @@ class Responder:
         Raises what ``close`` is given.
         """
         async with trio.open_nursery() as nursery:
-            self._services[number] = _Service(handler, trio.CapacityLimiter(concurrency), nursery)
+            limiter = trio.CapacityLimiter(concurrency)
+            self._services[number] = _Service(handler, limiter, nursery, copy_context())
             try:
                 await started()
                 await self._closing.wait()
@@ -112,14 +133,24 @@ class Responder:
         key = (peer, message.number)
         if key in self._served:
             return refuse(DUPLICATE, "this request is being served")
-        service = min(services, key=_queue)
-        deadline = trio.current_time() + message.budget / 1000
-        served = _Served(trio.CancelScope(deadline=deadline), max(1, message.window), trio.Event())
-        self._served[key] = served
+        service = services[0] if len(services) == 1 else min(services, key=_requests)
+        service.requests += 1
         self._per_peer[peer] += 1
         self._bytes_per_peer[peer] += len(message.data)
         self.accepted += 1
-        service.nursery.start_soon(self._handle, service, peer, message, served, sink)
+        deadline = trio.current_time() + message.budget / 1000
+        if service.idle:
+            worker, _ = service.idle.popitem()
+            worker.scope.deadline = deadline
+        else:
+            worker = _Worker(trio.CancelScope(deadline=deadline))
+        served = _Served(peer, message, sink, worker.scope, max(1, message.window))
+        self._served[key] = worker.request = served
+        if worker.task is None:
+            service.context.run(service.nursery.start_soon, self._work, service, worker)
+        else:
+            worker.task.context = service.context.copy()
+            trio.lowlevel.reschedule(worker.task)
         return None
 
     def cancel(self, peer: NodeId, number: int) -> None:
@@ -133,7 +164,8 @@ class Responder:
         served = self._served.get((peer, number))
         if served is not None:
             served.credit += replies
-            served.granted.set()
+            if served.granted is not None:
+                served.granted.set()
 
     def peer_gone(self, peer: NodeId) -> None:
         """The caller left: nobody wants its replies."""
@@ -143,61 +175,74 @@ class Responder:
 
     # -- handlers ------------------------------------------------------------------
 
-    async def _handle(
-        self, service: _Service, peer: NodeId, message: RequestMessage, served: _Served, sink: Sink
-    ) -> None:
-        stopped = True
+    async def _work(self, service: _Service, worker: _Worker) -> None:
+        worker.task = trio.lowlevel.current_task()
+
+        def end(_: Any) -> trio.lowlevel.Abort:
+            del service.idle[worker]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        with worker.scope:
+            while worker.request is not None:
+                served, worker.request = worker.request, None
+                await self._handle(service, served)
+                if worker.scope.cancel_called or len(service.idle) >= service.limiter.total_tokens:
+                    return
+                service.idle[worker] = None
+                await trio.lowlevel.wait_task_rescheduled(end)
+
+    async def _handle(self, service: _Service, served: _Served) -> None:
+        message, sink, limiter = served.message, served.sink, service.limiter
+        answered = False
         try:
-            with served.scope:
-                async with service.limiter:
-                    served.begun = True
-                    try:
-                        await self._answer(service.handler, peer, message, served, sink)
-                    except Exception as error:  # noqa: BLE001
-                        # Policy: a handler's exception belongs to the caller, who gets its type and
-                        # text; the responder goes on serving the others.
-                        await sink.send(
-                            ErrorMessage(
-                                message.number, type(error).__name__[:256], _text(error), self._load_after
-                            )
-                        )
-            stopped = False
+            await trio.lowlevel.checkpoint_if_cancelled()
+            try:
+                limiter.acquire_nowait()
+            except trio.WouldBlock:
+                await limiter.acquire()
+            served.begun = True
+            try:
+                await self._answer(service.handler, served)
+            except Exception as error:  # noqa: BLE001
+                # Policy: a handler's exception belongs to the caller, who gets its type and
+                # text; the responder goes on serving the others.
+                failed = type(error).__name__[:256], _text(error)
+                await sink.send(ErrorMessage(message.number, *failed, self._load_after))
+            answered = True
         finally:
-            if stopped:
+            if served.begun:
+                limiter.release()
+            if not answered and not served.scope.cancel_called:
                 # ``serve`` ends, not the request: its caller does not wait for its time to run out.
                 why = STOPPED if served.begun else NOT_SERVED
                 sink.send_nowait(ErrorMessage(message.number, why, message.topic, self._load_after))
-            del self._served[peer, message.number]
-            self._per_peer[peer] -= 1
-            self._bytes_per_peer[peer] -= len(message.data)
-            if not self._per_peer[peer]:
-                del self._per_peer[peer], self._bytes_per_peer[peer]
+            self._done_with(service, served)
+
+    def _done_with(self, service: _Service, served: _Served) -> None:
+        peer, message = served.peer, served.message
+        service.requests -= 1
+        del self._served[peer, message.number]
+        self._per_peer[peer] -= 1
+        self._bytes_per_peer[peer] -= len(message.data)
+        if not self._per_peer[peer]:
+            del self._per_peer[peer], self._bytes_per_peer[peer]
 
     @property
     def _load_after(self) -> int:
         """What is in handlers when the request that is being answered has left."""
         return max(0, self.load - 1)
 
-    async def _answer(
-        self, handler: Handler, peer: NodeId, message: RequestMessage, served: _Served, sink: Sink
-    ) -> None:
-        outcome = handler(
-            Request(
-                message.topic,
-                message.data,
-                message.headers or {},
-                self._network.peer(peer),
-                message.kind,
-            )
-        )
+    async def _answer(self, handler: Handler, served: _Served) -> None:
+        message = served.message
+        sender = self._network.peer(served.peer)
+        outcome = handler(Request(message.topic, message.data, message.headers or {}, sender, message.kind))
         if isinstance(outcome, AsyncGenerator):
-            await self._stream(outcome, message, served, sink)
+            await self._stream(outcome, served)
         else:
-            await sink.send(self._reply(message.number, await outcome, last=True))
+            await served.sink.send(self._reply(message.number, await outcome, last=True))
 
-    async def _stream(
-        self, replies: AsyncGenerator[Any, None], message: RequestMessage, served: _Served, sink: Sink
-    ) -> None:
+    async def _stream(self, replies: AsyncGenerator[Any, None], served: _Served) -> None:
+        message, sink = served.message, served.sink
         async with aclosing(replies):
             async for value in replies:
                 if not message.many:
@@ -215,10 +260,8 @@ class Responder:
         return ReplyMessage(number, kind, data, None, last, self._load_after if last else self.load)
 
 
-def _queue(service: _Service) -> int:
-    """How many requests a service has: in its handler, and before it."""
-    statistics = service.limiter.statistics()
-    return statistics.borrowed_tokens + statistics.tasks_waiting
+def _requests(service: _Service) -> int:
+    return service.requests
 
 
 def _text(error: Exception) -> str:

@@ -38,6 +38,7 @@ from mesh.transport.zmqsocket import ZmqSocket, open_socket
 
 __all__ = ["BroadcastPlane"]
 
+_NOBLOCK: Final = int(zmq.NOBLOCK)
 _BURST: Final = 128
 _BURST_BYTES: Final = 256 << 10  # a few milliseconds of decoding, then others run
 _COMMAND: Final = 16  # "SUBSCRIBE" in front of it, as ZMTP 3.1 sends it
@@ -223,23 +224,30 @@ class BroadcastPlane:
             self._events.rejected("broadcast", "bad_frames", 1)
 
     def _drain_frames(self) -> bool:
-        receive = self.xsub.raw.recv_multipart
-        noblock = int(zmq.NOBLOCK)
+        receive = self.xsub.raw.recv
         frames, self._ahead = self._ahead, []
         size = 0
         malformed = 0
         more = True
-        for _ in range(_BURST):
+        for number in range(_BURST):
+            if number and not self.xsub.readable():
+                more = False
+                break
             try:
-                parts = receive(noblock)
+                first = last = receive(_NOBLOCK, copy=False)
             except zmq.Again:
                 more = False
                 break
-            if len(parts) != 2:
+            parts = 1
+            while last.more:
+                last = receive(_NOBLOCK, copy=False)
+                parts += 1
+            if parts != 2:
                 malformed += 1
                 continue
-            frames.append((parts[0], parts[1]))
-            size += len(parts[1])
+            frame = last.bytes
+            frames.append((first.bytes, frame))
+            size += len(frame)
             if size >= _BURST_BYTES:
                 break
         if malformed:
