@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 import cbor2
 
-from mesh.core.messages import CBOR, DIRECT, INTRO, RAW, Batch, forms
+from mesh.core.messages import CBOR, DIRECT, INTRO, PLAIN, RAW, Batch, forms
 from mesh.core.types import Reason, RemoteProtocolError
 from mesh.errors import ValueEncodingError
 
@@ -108,6 +108,9 @@ def _decode(data: bytes, table: dict[int, tuple[type[Any], tuple[Any, ...]]]) ->
     if len(item) <= count:
         raise RemoteProtocolError(Reason.BAD_MESSAGE, f"{message.__name__}: too few fields")
     fields = item[1 : count + 1]
+    plain = PLAIN.get(code)
+    if plain is not None and plain(*fields):
+        return message._make(fields)
     for check, value in zip(checks, fields, strict=True):
         if not check(value):
             raise RemoteProtocolError(Reason.BAD_MESSAGE, f"{message.__name__}: a field has a wrong form")

@@ -52,6 +52,7 @@ class ZmqSocket:
         self._watched_in = 0  # the process that asked for reports
         self._fd = int(raw.FD)
         self._naps = False  # a task sleeps on the FD
+        self._dry = False  # nothing waits: so said the last call into ``raw``
         self._awaited = 0  # the events that it sleeps for
         self._waiters = trio.lowlevel.ParkingLot()
 
@@ -85,6 +86,7 @@ class ZmqSocket:
 
     def settle(self) -> None:
         """To be called after every call into ``raw`` from outside ``drain``: it may have taken an edge."""
+        self._dry = False
         if self._naps:
             self._wake_sleeper()
         if self._waiters:
@@ -102,8 +104,13 @@ class ZmqSocket:
     # -- receiving -------------------------------------------------------------
 
     def readable(self) -> bool:
-        """Whether a message waits. To ask costs a third of what it costs to be refused (``zmq.Again``)."""
-        return bool(self._events() & _POLLIN)
+        """Whether a message waits. To ask costs a third of what it costs to be refused (``zmq.Again``).
+
+        A ``drain`` that is told "no" calls nothing more, or ``settle`` afterwards.
+        """
+        readable = bool(self._events() & _POLLIN)
+        self._dry = not readable
+        return readable
 
     async def pump(self, drain: Callable[[], bool]) -> None:
         """Call ``drain`` whenever there may be messages, until the socket is closed or the task cancelled.
@@ -112,12 +119,13 @@ class ZmqSocket:
         socket and close it. Other tasks run between bursts.
         """
         while not self._is_closed():
+            self._dry = False
             more = drain()
             if self._waiters:
                 self._waiters.unpark_all()
             if self._is_closed():
                 break
-            if more or self.readable():
+            if more or (not self._dry and self.readable()):
                 await trio.lowlevel.checkpoint()
             else:
                 try:
@@ -130,6 +138,7 @@ class ZmqSocket:
     def send(self, parts: Sequence[bytes]) -> bool:
         """Queue one message; False if the pipe (for XPUB with NODROP: a matching pipe) is full."""
         self._check_open()
+        self._dry = False
         try:
             self._send(parts)
         except zmq.Again:

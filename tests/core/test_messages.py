@@ -20,6 +20,7 @@ from mesh.core.codec import (
 from mesh.core.messages import (
     DIRECT,
     INTRO,
+    PLAIN,
     AttachMessage,
     Batch,
     CancelMessage,
@@ -153,6 +154,47 @@ def test_no_message_is_left_out() -> None:
     assert MESSAGES.keys() == CODES.keys()
     assert len(CODES) == len(INTRO) + len(DIRECT)  # no code twice
     assert all(len(forms) == len(message._fields) for message, forms in (*INTRO.values(), *DIRECT.values()))
+
+
+FIELDS = st.sampled_from(
+    [
+        None,
+        True,
+        False,
+        0,
+        1,
+        2,
+        -1,
+        1.0,
+        (1 << 64) - 1,
+        1 << 64,
+        b"",
+        b"x",
+        "",
+        "a/b",
+        "a//b",
+        "*",
+        {},
+        {"a": "b"},
+        {"a": 1},
+        [],
+    ]
+)
+
+
+@pytest.mark.parametrize("code", PLAIN)
+@given(data=st.data())
+def test_the_short_way_takes_nothing_that_the_forms_refuse(code: int, data: st.DataObject) -> None:
+    kind, forms = DIRECT[code]
+    message = data.draw(MESSAGES[kind])
+    fields = [data.draw(FIELDS | st.just(value)) for value in message]
+    if PLAIN[code](*fields):
+        assert all(form(value) for form, value in zip(forms, fields, strict=True))
+
+
+def test_the_usual_request_and_reply_take_the_short_way() -> None:
+    assert PLAIN[33](*RequestMessage(7, "a/b", 0, b"x", None, 5000, 1, False))
+    assert PLAIN[34](*ReplyMessage(7, 1, b"x", None, True, 0))
 
 
 @pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
