@@ -208,7 +208,7 @@ class Caller:
         clock = trio.current_time()
         deadline = clock + timeout
         await trio.lowlevel.checkpoint_if_cancelled()
-        if deadline <= clock:
+        if not deadline > clock:  # of NaN too
             raise RequestTimeout(topic, timeout)
         left = members
         while left:

@@ -18,9 +18,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
+from types import CoroutineType
 from typing import Any, Protocol
 
 import trio
+from trio.lowlevel import ParkingLot
 
 from mesh.core.messages import RAW, ErrorMessage, ReplyMessage, RequestMessage
 from mesh.core.types import NodeId
@@ -40,10 +42,12 @@ class Sink(Protocol):
 @dataclass(slots=True)
 class _Service:
     handler: Handler
-    limiter: trio.CapacityLimiter
+    concurrency: int
     nursery: trio.Nursery
     context: Context  # of ``serve``: each request sees a copy, and none what another left
     requests: int = 0  # in its handler, and before it
+    handling: int = 0  # of these in its handler: at most ``concurrency``
+    queue: ParkingLot = field(default_factory=ParkingLot)  # and before it, in the order of their coming
     idle: dict[_Worker, None] = field(default_factory=dict)  # an ordered set: the last comes first
 
 
@@ -95,8 +99,7 @@ class Responder:
         Raises what ``close`` is given.
         """
         async with trio.open_nursery() as nursery:
-            limiter = trio.CapacityLimiter(concurrency)
-            self._services[number] = _Service(handler, limiter, nursery, copy_context())
+            self._services[number] = _Service(handler, concurrency, nursery, copy_context())
             try:
                 await started()
                 await self._closing.wait()
@@ -186,20 +189,20 @@ class Responder:
             while worker.request is not None:
                 served, worker.request = worker.request, None
                 await self._handle(service, served)
-                if worker.scope.cancel_called or len(service.idle) >= service.limiter.total_tokens:
+                if worker.scope.cancel_called or len(service.idle) >= service.concurrency:
                     return
                 service.idle[worker] = None
                 await trio.lowlevel.wait_task_rescheduled(end)
 
     async def _handle(self, service: _Service, served: _Served) -> None:
-        message, sink, limiter = served.message, served.sink, service.limiter
+        message, sink = served.message, served.sink
         answered = False
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            try:
-                limiter.acquire_nowait()
-            except trio.WouldBlock:
-                await limiter.acquire()
+            if service.handling < service.concurrency:
+                service.handling += 1
+            else:
+                await service.queue.park()  # whoever is done hands its place on
             served.begun = True
             try:
                 await self._answer(service.handler, served)
@@ -210,8 +213,6 @@ class Responder:
                 await sink.send(ErrorMessage(message.number, *failed, self._load_after))
             answered = True
         finally:
-            if served.begun:
-                limiter.release()
             if not answered and not served.scope.cancel_called:
                 # ``serve`` ends, not the request: its caller does not wait for its time to run out.
                 why = STOPPED if served.begun else NOT_SERVED
@@ -220,6 +221,11 @@ class Responder:
 
     def _done_with(self, service: _Service, served: _Served) -> None:
         peer, message = served.peer, served.message
+        if served.begun:
+            if service.queue:
+                service.queue.unpark()
+            else:
+                service.handling -= 1
         service.requests -= 1
         del self._served[peer, message.number]
         self._per_peer[peer] -= 1
@@ -236,7 +242,7 @@ class Responder:
         message = served.message
         sender = self._network.peer(served.peer)
         outcome = handler(Request(message.topic, message.data, message.headers or {}, sender, message.kind))
-        if isinstance(outcome, AsyncGenerator):
+        if type(outcome) is not CoroutineType and isinstance(outcome, AsyncGenerator):
             await self._stream(outcome, served)
         else:
             await served.sink.send(self._reply(message.number, await outcome, last=True))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -189,7 +190,7 @@ async def test_time_out(mesh_of: MeshOf) -> None:
 
 async def test_a_time_out_of_nothing(mesh_of: MeshOf) -> None:
     async with mesh_of(2) as (left, right), serving(right, "slow", forever):
-        for timeout in (0, -1):
+        for timeout in (0, -1, math.nan):
             with pytest.raises(mesh.RequestTimeout):
                 await left.request("slow", timeout=timeout)
 
@@ -310,6 +311,51 @@ async def test_what_a_caller_does_wrong(mesh_of: MeshOf) -> None:
             with pytest.raises(mesh.TopicError):
                 await left.serve(topic, echo)
         assert await left.request("echo", 1) == 1
+
+
+WHO: ContextVar[str] = ContextVar("WHO", default="nobody")
+
+
+async def test_a_handler_sees_the_context_of_serve_and_of_no_other_request(mesh_of: MeshOf) -> None:
+    async def handler(request: mesh.Request) -> str:
+        before = WHO.get()
+        WHO.set(request.value)
+        await trio.lowlevel.checkpoint()
+        return f"{before}, {WHO.get()}"
+
+    token = WHO.set("server")
+    async with mesh_of(2) as (left, right), serving(right, "t", handler):
+        for name in ("a", "b", "c"):
+            assert await left.request("t", name) == f"server, {name}"
+    WHO.reset(token)
+
+
+async def test_workers_serve_again_and_end_when_there_is_nothing_to_do(mesh_of: MeshOf) -> None:
+    tasks: list[trio.lowlevel.Task] = []
+
+    async def handler(request: mesh.Request) -> None:
+        tasks.append(trio.lowlevel.current_task())
+        if request.value == "wait":
+            await trio.sleep_forever()
+
+    def idle(node: Node) -> int:
+        return sum(len(service.idle) for service in node._board.responder._services.values())
+
+    async with mesh_of(2) as (left, right), serving(right, "t", handler):
+        for _ in range(5):
+            await left.request("t", timeout=PATIENCE)
+        assert len(set(tasks)) == 1
+        with pytest.raises(mesh.RequestTimeout):
+            await left.request("t", "wait", timeout=0.05)  # its worker goes with it
+        await until(right, lambda: right._board.responder.load == 0)
+        await left.request("t", timeout=PATIENCE)
+        assert len(set(tasks)) == 2
+        with suppress(mesh.RequestTimeout):
+            await left.request("t", timeout=0.5)
+        with trio.fail_after(PATIENCE):
+            while idle(right):  # the last request's time is over
+                await trio.sleep(0.02)
+        await left.request("t", timeout=PATIENCE)
 
 
 # -- cancellation and death ----------------------------------------------------------------
