@@ -21,6 +21,8 @@ from mesh.discovery.seeds import Seeds
 from mesh.errors import ConfigError
 from mesh.home import Credentials, Home
 from mesh.home.home import host_name
+from mesh.home.keeping import Keeping
+from mesh.node.background import background
 from mesh.node.node import Node
 from mesh.transport.base import LinkKey
 from mesh.transport.zmqtransport import ZmqTransport
@@ -80,7 +82,9 @@ async def open_node(
     seeds += [endpoint for endpoint in where.daemon_endpoints() if endpoint not in endpoints]
     if seeds:
         mechanisms.insert(0, Seeds(seeds))
-    async with node.run(mechanisms):
+    keeping = Keeping(where, credentials, node)
+    async with node.run(mechanisms), background() as nursery:
+        nursery.start_soon(keeping.run)
         yield node
 
 
@@ -94,6 +98,7 @@ def papers(credentials: Credentials) -> Papers:
         secret=credentials.secret,
         secret_epoch=credentials.secret_epoch,
         revocations=credentials.revocations,
+        revocations_bytes=credentials.revocations_bytes,
     )
 
 

@@ -63,6 +63,7 @@ CORE: list[str] = [
     "subscriber",
     "audience",
     "receiver",
+    "standing",
     "engine",
 ]
 """The order inside ``mesh/core``: each imports only those before it."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from mesh.core.broadcast import Broadcast
-from mesh.core.effects import Effect, PublishFrame, SendDirect
+from mesh.core.effects import CutSubscriber, Effect, PublishFrame, SendDirect
 from mesh.core.links import Links
 from mesh.core.messages import InterestsWantedMessage
 from mesh.core.router import Member
@@ -28,10 +28,14 @@ _STARVED: Final = 0.5
 
 
 class Subscribed(NamedTuple):
-    """What to do with a subscription on the pipe it came from; ``tag`` None refuses it."""
+    """What to do with a subscription on the pipe it came from; ``tag`` None refuses it.
+
+    ``source`` is the peer whose MAC it has, and the epoch of the token under which it was made.
+    """
 
     tag: bytes | None
     subscribe: bool
+    source: tuple[NodeId, int] | None = None
 
 
 class Audience:
@@ -57,13 +61,19 @@ class Audience:
             self._rejected(error.reason)
             return Subscribed(None, True)
         if seen.barrier is not None:
-            waiting = self._links.sessions[seen.peer].barriers
+            session = self._links.sessions[seen.peer]
+            waiting = session.barriers
+            if session.old_subscriber:
+                # It has subscribed anew. Whatever else subscribed in its name did so under a token that a
+                # member who is none any more may know.
+                session.old_subscriber = False
+                self._effects.append(CutSubscriber(seen.peer, seen.epoch))
             if seen.subscribe:
                 waiting.append((seen.tag, seen.barrier))
                 del waiting[:-_BARRIERS]  # the newest is the one that counts
             elif (seen.tag, seen.barrier) in waiting:
                 waiting.remove((seen.tag, seen.barrier))
-        return Subscribed(seen.tag, seen.subscribe)
+        return Subscribed(seen.tag, seen.subscribe, (seen.peer, seen.epoch))
 
     def _token_of(self, peer: NodeId) -> tuple[int, bytes] | None:
         session = self._links.sessions.get(peer)

@@ -42,6 +42,7 @@ class Seen(NamedTuple):
     """A subscription that was accepted. ``barrier`` is the interests version if it is one."""
 
     peer: NodeId
+    epoch: int  # of the token under which it was made
     tag: bytes
     subscribe: bool
     barrier: int | None
@@ -62,23 +63,40 @@ class Broadcast:
         self._node = node
         self._config = config
         self._rng = rng
-        self._tags = TagKey(mesh_secret)
-        self.secret_epoch = secret_epoch
-        self.token = rng(32)
-        self.token_epoch = 1
-        self._sealing = SealingKey(
-            rng(8),
-            rng(32),
-            clock,
-            max_frames=config.key_frames,
-            max_bytes=config.key_bytes,
-            lifetime=config.key_lifetime,
-        )
+        self.token_epoch = 0
+        self._set_keys(mesh_secret, secret_epoch, clock)
         self.keyring = Keyring(config.limits.replay_window)
         self._chains: dict[str, bytes] = {}
         self._wanted: Counter[bytes] = Counter()
         self._barrier: tuple[bytes, int] | None = None
         self._seen: dict[NodeId, set[bytes]] = {}
+
+    def _set_keys(self, mesh_secret: bytes, secret_epoch: int, clock: float) -> None:
+        self._tags = TagKey(mesh_secret)
+        self.secret_epoch = secret_epoch
+        self.token = self._rng(32)
+        self.token_epoch += 1
+        config = self._config
+        self._sealing = SealingKey(
+            self._rng(8),
+            self._rng(32),
+            clock,
+            max_frames=config.key_frames,
+            max_bytes=config.key_bytes,
+            lifetime=config.key_lifetime,
+        )
+
+    def rekey(self, mesh_secret: bytes, secret_epoch: int, clock: float) -> list[bytes]:
+        """Somebody was removed: new tags, a new token, a fresh sealing root.
+
+        Gives the bodies of our subscriptions, to be taken back; each pattern is wanted anew.
+        """
+        barrier = self.end_barrier()
+        old = [self._body(prefix) for prefix in self._wanted]
+        self._wanted.clear()
+        self._chains.clear()
+        self._set_keys(mesh_secret, secret_epoch, clock)
+        return old if barrier is None else [*old, barrier]
 
     # -- sending ---------------------------------------------------------------
 
@@ -170,7 +188,7 @@ class Broadcast:
             if len(held) >= self._config.limits.subscriptions_per_peer + _BARRIERS_PER_PEER:
                 raise RemoteProtocolError(Reason.TOO_MANY, "subscriptions")
             held.add(body.tag)
-        return Seen(body.node, body.tag, subscribe, version)
+        return Seen(body.node, body.epoch, body.tag, subscribe, version)
 
     def forget_tags(self, peer: NodeId) -> None:
         """A new session of the peer: it subscribes again, over a new connection."""

@@ -17,9 +17,11 @@ __all__ = [
     "CloseIntro",
     "CloseLink",
     "ConnectBroadcast",
+    "CutSubscriber",
     "Dial",
     "DisconnectBroadcast",
     "Disallow",
+    "DismissBroadcast",
     "Effect",
     "HangUp",
     "Incident",
@@ -27,6 +29,7 @@ __all__ = [
     "PeerChange",
     "PeerChanged",
     "PublishFrame",
+    "RevocationsAdopted",
     "SendDialled",
     "SendDirect",
     "SendIntro",
@@ -95,6 +98,19 @@ class AdmitBroadcast(NamedTuple):
     host: str
 
 
+class DismissBroadcast(NamedTuple):
+    """No peer is at this address any more: new connections from it are refused."""
+
+    host: str
+
+
+class CutSubscriber(NamedTuple):
+    """Close the broadcast connections on which ``peer`` subscribed under a token older than ``before``."""
+
+    peer: NodeId
+    before: int
+
+
 class ConnectBroadcast(NamedTuple):
     peer: NodeId
     endpoint: str
@@ -132,6 +148,13 @@ class PeerChanged(NamedTuple):
     why: str
 
 
+class RevocationsAdopted(NamedTuple):
+    """A newer revocation list and the mesh secret that goes with it: to be kept where credentials are."""
+
+    encoded: bytes
+    secret: bytes
+
+
 class Incident(NamedTuple):
     """Something for the log that a person may have to act on (never payloads or secrets)."""
 
@@ -151,11 +174,14 @@ Effect = (
     | CloseLink
     | SendDirect
     | AdmitBroadcast
+    | DismissBroadcast
+    | CutSubscriber
     | ConnectBroadcast
     | DisconnectBroadcast
     | Subscribe
     | Unsubscribe
     | PublishFrame
     | PeerChanged
+    | RevocationsAdopted
     | Incident
 )

@@ -54,6 +54,7 @@ from mesh.core.messages import (
 from mesh.core.receiver import QUIET, Delivery, Receiver
 from mesh.core.router import Router
 from mesh.core.session import Session
+from mesh.core.standing import Standing
 from mesh.core.subscriber import Subscriber
 from mesh.core.types import (
     PROTOCOL_VERSIONS,
@@ -79,6 +80,7 @@ class Papers(NamedTuple):
     secret: bytes
     secret_epoch: int
     revocations: Revocations | None
+    revocations_bytes: bytes = b""
 
 
 class Engine:
@@ -133,6 +135,17 @@ class Engine:
             self.subscriber,
             self._effects,
             self.rejected_from,
+        )
+        self.standing = Standing(
+            papers.ca_public_key,
+            papers.secret,
+            papers.revocations_bytes,
+            self._introducer,
+            self.introductions.dialer,
+            self.links,
+            self.broadcast,
+            self.subscriber,
+            self._effects,
         )
         self.directory.connect(self.links, clock)
         self._ticked = clock
@@ -199,7 +212,7 @@ class Engine:
             self.broadcast.token,
             self.broadcast.token_epoch,
             self.broadcast.secret_epoch,
-            0 if self._introducer.revocations is None else self._introducer.revocations.version,
+            self.standing.version,
             self._interests.version,
             list(self.broadcast.announcement()),
         )
@@ -241,7 +254,9 @@ class Engine:
         attached = self.links.heard_attach(session, message, clock)
         if attached.new:
             self.router.remove_peer(session.node)
+        if attached.new or attached.rekeyed:
             self.broadcast.forget_tags(session.node)
+        self.standing.compare(session)
         self.receiver.add_key(session, message.key)
         if not session.link_open:
             # Its own link came through an address its record does not list: find one we can dial.
@@ -272,6 +287,8 @@ class Engine:
 
     def _on_pong(self, session: Session, message: PongMessage, clock: float) -> None:
         self.pongs.append((session.node, message.token, self.links.heard_pong(session, message, clock)))
+        if session.rekeying == message.token and self.links.reconnect_broadcast(session):
+            self.subscriber.begin_barrier(clock)
 
     def _on_interests(self, session: Session, message: InterestsMessage, clock: float) -> None:
         change = session.interests.apply(message)
@@ -304,7 +321,11 @@ class Engine:
         self.directory.heard_gossip(message, clock, clock + self._wall)
 
     def _on_revocations(self, session: Session, message: RevocationsMessage, clock: float) -> None:
-        raise RemoteProtocolError(Reason.UNEXPECTED, "revocations")
+        self.standing.heard_revocations(session, message, clock)
+
+    def adopt_revocations(self, encoded: bytes, secret: bytes, clock: float) -> bool:
+        """A newer list has come to our home. False if it is not newer. Raises ``RemoteProtocolError``."""
+        return self.standing.adopt(encoded, secret, clock)
 
     # -- the broadcast plane --------------------------------------------------------
 

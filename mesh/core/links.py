@@ -21,8 +21,10 @@ from mesh.core.effects import (
     Allow,
     CloseLink,
     ConnectBroadcast,
+    CutSubscriber,
     Disallow,
     DisconnectBroadcast,
+    DismissBroadcast,
     Effect,
     Incident,
     OpenLink,
@@ -41,13 +43,18 @@ from mesh.core.types import Address, NodeId, RandomBytes, Reason
 
 __all__ = ["Attached", "Links"]
 
+_ANY_TOKEN: Final = 1 << 64
+"""Later than the epoch of any token."""
+
 _DEPARTED: Final = 1024  # tombstones: node ids that said goodbye, so that gossip does not dial them again
 
 
 class Attached(NamedTuple):
-    """What an Attach changed: a new session of the peer, our subscriber connected to it."""
+    """What an Attach changed: a new session of the peer (or, within it, a new token), our subscriber
+    connected to it."""
 
     new: bool
+    rekeyed: bool
     connected: bool
 
 
@@ -140,7 +147,7 @@ class Links:
         """The peer's word on its own link to us."""
         self.version += 1
         forgot = session.theirs is not None and session.answered
-        new = session.heard_attach(message)
+        new, rekeyed = session.heard_attach(message)
         if new and forgot:
             # It forgot us (it gave us up, or reopened its link): so does our side of the link.
             session.link_open = False
@@ -164,7 +171,22 @@ class Links:
         if connected and session.address is not None:
             session.broadcast_connected = True
             self._effects.append(ConnectBroadcast(session.node, session.address.broadcast))
-        return Attached(new, connected)
+        return Attached(new, rekeyed, connected)
+
+    def announce_again(self, session: Session, clock: float) -> None:
+        """Our token and keys are new: tell it, and find out when it has taken that in."""
+        session.confirmed = -1
+        if session.link_open:
+            self._attach(session)
+            session.rekeying = self.ping(session, clock)
+
+    def reconnect_broadcast(self, session: Session) -> bool:
+        """It has our new token: subscribe afresh, over a connection that carries nothing of before."""
+        session.rekeying = None
+        if not session.broadcast_connected or session.address is None:
+            return False
+        self._effects.append(ConnectBroadcast(session.node, session.address.broadcast))
+        return True
 
     def progress(self, session: Session, clock: float, *, without_broadcast: bool = False) -> bool:
         """Has it joined with this step? Then say so. True if it did."""
@@ -312,7 +334,12 @@ class Links:
         self.ban(session.node, clock, BACKOFF)
         self._effects.append(SendDirect(session.node, GoodbyeMessage(False, f"cut off: {reason.value}")))
         session.strikes = Strikes()
-        self.end(session, f"cut off: {reason.value}", clock)
+        self.cut_off(session, f"cut off: {reason.value}", clock)
+
+    def cut_off(self, session: Session, why: str, clock: float, *, for_good: bool = False) -> None:
+        """End it and whatever it has connected to us. ``for_good``: this node is not met again."""
+        self.end(session, why, clock, departed=for_good)
+        self._effects.append(CutSubscriber(session.node, _ANY_TOKEN))
 
     def ban(self, node: NodeId, clock: float, seconds: float) -> None:
         """Do not let it in again for a while."""
@@ -337,6 +364,8 @@ class Links:
         self._effects.append(Disallow(node))
         self._effects.append(CloseLink(node))
         self._effects.append(DisconnectBroadcast(node))
+        if session.host and all(session.host != other.host for other in self.sessions.values()):
+            self._effects.append(DismissBroadcast(session.host))
         self._ended(session)
         if session.joined:
             session.joined = False

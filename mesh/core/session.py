@@ -53,7 +53,10 @@ class Session:
         "load",
         "mine",
         "node",
+        "old_subscriber",
         "probe_sent",
+        "rekeying",
+        "revocations",
         "rtt",
         "starved_at",
         "strikes",
@@ -83,6 +86,9 @@ class Session:
         self.attach_deadline = float("inf")
         self.attach_tries = 0
         self.token: tuple[int, bytes] | None = None
+        self.old_subscriber = False  # its token is new: what subscribed under the old one is to be cut
+        self.revocations = 0  # the version of the list that it holds, as far as we know
+        self.rekeying: int | None = None  # the ping whose answer says that it has our new token
         self.confirmed = -1  # the version of OUR interests that it has echoed
         self.live = -1  # the version of ITS interests whose barrier we have echoed
         self.barriers: list[tuple[bytes, int]] = []  # its barriers that wait for its interests
@@ -109,9 +115,10 @@ class Session:
         self.link_open = True
         self.answered = False
         self.answered_theirs = None
+        self.rekeying = None  # its first Attach brings the token
 
-    def heard_attach(self, message: AttachMessage) -> bool:
-        """Take in an Attach. True if it begins a new session of theirs."""
+    def heard_attach(self, message: AttachMessage) -> tuple[bool, bool]:
+        """Take in an Attach: (it begins a new session of theirs, within the session its token is another)."""
         new = message.session != self.theirs
         if new:
             self.theirs = message.session
@@ -120,12 +127,19 @@ class Session:
             self.live = -1
             self.confirmed = -1
             self.barriers.clear()
+            self.old_subscriber = False
             self.answered = False
+        rekeyed = not new and self.token is not None and self.token[0] != message.token_epoch
+        if rekeyed:
+            self.live = -1
+            self.barriers.clear()
+            self.old_subscriber = True
         self.token = (message.token_epoch, message.token)
+        self.revocations = message.revocations
         self.interests_due = max(self.interests_due if not new else 0, message.interests)
         if message.answers is not None and message.answers == self.mine:
             self.answered = True
-        return new
+        return new, rekeyed
 
     def must_answer(self, message: AttachMessage) -> bool:
         """Whether the peer still needs an Attach of ours."""

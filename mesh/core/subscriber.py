@@ -65,6 +65,18 @@ class Subscriber:
         self.begin_barrier(clock)
         return entry
 
+    def rekey(self, mesh_secret: bytes, secret_epoch: int, clock: float) -> None:
+        """Somebody was removed from the mesh: the same subscriptions, under new tags and a new token."""
+        self._effects += [
+            Unsubscribe(body) for body in self._broadcast.rekey(mesh_secret, secret_epoch, clock)
+        ]
+        self.barrier_at = float("inf")
+        for entry in self._interests:
+            if entry.kind == SUBSCRIPTION and not entry.group:
+                body = self._broadcast.want(entry.pattern)
+                if body is not None:
+                    self._effects.append(Subscribe(body))
+
     def remove(self, entry: InterestEntry) -> None:
         """It ended."""
         before = self._interests.version

@@ -4,6 +4,7 @@ status                              name, id, process, mesh, endpoints, peers, c
 peers · watch                       the peers now · each change of them
 members                             of the mesh, as this home knows them
 invite {uses, lifetime}             a token that names this daemon's endpoints
+revoke {member}                     cut a member off, here and at every peer at once
 ping {peer, timeout}                a round trip in seconds
 """
 
@@ -14,6 +15,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+import trio
 
 from mesh.core.fields import check_endpoint
 from mesh.core.token import MAX_HINTS, encode_token
@@ -93,6 +96,7 @@ class Operations:
             "peers": self.peers,
             "members": self.members,
             "invite": self.invite,
+            "revoke": self.revoke,
             "ping": self.ping,
         }
 
@@ -136,6 +140,13 @@ class Operations:
             uses=int(uses), lifetime=float(lifetime), endpoints=hints(self._node.endpoints)
         )
         return {"token": encode_token(invitation)}
+
+    async def revoke(self, request: Mapping[str, Any]) -> Any:
+        """``id``, ``name``, and ``told``: how many peers were sent the new list."""
+        member = self._home.find_member(_text(request, "member"))
+        credentials = await trio.to_thread.run_sync(self._home.revoke, member.id)
+        self._node.adopt_revocations(credentials.revocations_bytes, credentials.secret)
+        return {"id": member.id.hex(), "name": member.name, "told": len(self._node.peers)}
 
     async def ping(self, request: Mapping[str, Any]) -> Any:
         return await self._node.ping(_text(request, "peer"), timeout=_number(request, "timeout"))

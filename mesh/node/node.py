@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import MappingProxyType
 from typing import Any, Final
@@ -318,6 +318,19 @@ class Node:
     def answer_joins(self, answerer: JoinAnswerer | None) -> None:
         """Let ``answerer`` answer newcomers with a token (None: nobody does)."""
         self._engine.introductions.join_answerer = answerer
+
+    def adopt_revocations(self, encoded: bytes, secret: bytes) -> bool:
+        """Go by this revocation list and mesh secret, if they are newer, and pass them on.
+
+        Raises ``RemoteProtocolError`` for a list that is not the CA's.
+        """
+        adopted = self._engine.adopt_revocations(encoded, secret, trio.current_time())
+        self._pump.apply()
+        return adopted
+
+    def tell_revocations(self, keep: Callable[[bytes, bytes], None]) -> None:
+        """``keep(list, mesh secret)`` is called whenever a newer list counts, wherever it came from."""
+        self._board.keep_revocations = keep
 
     @property
     def refusals(self) -> Mapping[str, str]:

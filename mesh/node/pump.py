@@ -38,6 +38,7 @@ class Consumer(Protocol):
     def dispatch(self, session: Session, message: Any, clock: float) -> None: ...
     def peer_changed(self, change: do.PeerChanged) -> None: ...
     def ponged(self, peer: NodeId, token: int, rtt: float | None) -> None: ...
+    def revocations_adopted(self, encoded: bytes, secret: bytes) -> None: ...
     def progressed(self) -> None: ...
 
 
@@ -67,12 +68,15 @@ class Pump:
             do.CloseLink: self._close_link,
             do.SendDirect: self._send_direct,
             do.AdmitBroadcast: lambda e: transport.admit_broadcast(e.host),
+            do.DismissBroadcast: lambda e: transport.dismiss_broadcast(e.host),
+            do.CutSubscriber: lambda e: transport.cut_subscriber(e.peer, e.before),
             do.ConnectBroadcast: lambda e: transport.connect_broadcast(e.peer, e.endpoint),
             do.DisconnectBroadcast: lambda e: transport.disconnect_broadcast(e.peer),
             do.Subscribe: lambda e: transport.subscribe(e.body),
             do.Unsubscribe: lambda e: transport.unsubscribe(e.body),
             do.PublishFrame: self._publish,
             do.PeerChanged: consumer.peer_changed,
+            do.RevocationsAdopted: lambda e: consumer.revocations_adopted(e.encoded, e.secret),
             do.Incident: lambda e: log.warning("%s: %s", e.kind, e.detail),
         }
 
@@ -132,7 +136,7 @@ class Pump:
         if not self._tags_set:
             self._tags_set = True
             self._wake.set()
-        return Verdict(answer.tag, answer.subscribe)
+        return Verdict(answer.tag, answer.subscribe, answer.source)
 
     def rejected(self, plane: str, reason: str, count: int) -> None:
         key = f"{plane}_{reason}"

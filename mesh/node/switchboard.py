@@ -70,6 +70,7 @@ class Switchboard:
         own = Peer(self.engine.node.hex(), name, member, (), "alive", None)
         self.presence = Presence(self.engine, own, self._peer_left)
         self.closed: MeshError | None = None
+        self.keep_revocations: Callable[[bytes, bytes], None] = lambda encoded, secret: None
 
     def close(self, reason: MeshError) -> None:
         """From now on everything is refused; who waits for something is told in ``release``."""
@@ -197,6 +198,9 @@ class Switchboard:
         self.inbox.forget(node)
         self.publishing.forget(node)
         self.outbox.forget(node)
+
+    def revocations_adopted(self, encoded: bytes, secret: bytes) -> None:
+        self.keep_revocations(encoded, secret)
 
     def ponged(self, peer: NodeId, token: int, rtt: float | None) -> None:
         self.presence.ponged(peer, token, rtt)

@@ -49,11 +49,13 @@ class Verdict:
     """What to do with a subscription seen on the broadcast plane.
 
     ``tag`` is what to set (``subscribe`` True) or take away (False) on the pipe it
-    came from; None refuses it.
+    came from; None refuses it. ``source`` is in whose name it was made, and in which epoch of that one's
+    token: what ``cut_subscriber`` goes by.
     """
 
     tag: bytes | None
     subscribe: bool = True
+    source: tuple[NodeId, int] | None = None
 
 
 class TransportEvents(Protocol):
@@ -145,6 +147,14 @@ class Transport(ABC):
     @abstractmethod
     def admit_broadcast(self, host: str) -> None:
         """Let subscribers from this address connect to our broadcast socket."""
+
+    @abstractmethod
+    def dismiss_broadcast(self, host: str) -> None:
+        """Take ``admit_broadcast`` back: no new connection from this address."""
+
+    @abstractmethod
+    def cut_subscriber(self, peer: NodeId, before: int) -> None:
+        """Close the connections whose latest accepted subscription was ``peer``'s, of an epoch below ``before``."""
 
     @abstractmethod
     def connect_broadcast(self, peer: NodeId, endpoint: str) -> None:

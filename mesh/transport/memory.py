@@ -56,6 +56,7 @@ class MemoryTransport(Transport):
         self._publishers: dict[NodeId, Wire] = {}
         self._keys: dict[bytes, NodeId] = {}
         self._hosts: dict[str, None] = {}
+        self._source: dict[Wire, tuple[NodeId, int]] = {}  # in whose name a connection last subscribed
 
     async def run(
         self,
@@ -124,6 +125,8 @@ class MemoryTransport(Transport):
         else:
             for message in frames:
                 verdict = events.subscription_received(message)
+                if verdict.tag is not None and verdict.source is not None:
+                    self._source[wire] = verdict.source
                 if verdict.tag is not None and verdict.subscribe:
                     wire.tags.add(verdict.tag)
                 elif verdict.tag is not None:
@@ -164,6 +167,7 @@ class MemoryTransport(Transport):
     def forget_wire(self, wire: Wire) -> None:
         """A connection made to us has ended."""
         self.accepted.pop(wire, None)
+        self._source.pop(wire, None)
         for route in [route for route, other in self._strangers.items() if other is wire]:
             del self._strangers[route]
         self.drained.unpark_all()
@@ -236,6 +240,15 @@ class MemoryTransport(Transport):
         if len(self._hosts) > 2 * self._limits.peers:
             del self._hosts[next(iter(self._hosts))]
         self.network.retry()
+
+    def dismiss_broadcast(self, host: str) -> None:
+        self._hosts.pop(host, None)
+
+    def cut_subscriber(self, peer: NodeId, before: int) -> None:
+        for wire, (who, epoch) in list(self._source.items()):
+            if who == peer and epoch < before:
+                wire.break_off()
+                wire.try_to_connect()
 
     def connect_broadcast(self, peer: NodeId, endpoint: str) -> None:
         self.disconnect_broadcast(peer)

@@ -99,6 +99,10 @@ class Gate:
         if len(self._hosts) > 2 * self._limits.peers:  # each peer once, and where it was before
             del self._hosts[next(iter(self._hosts))]
 
+    def dismiss(self, host: str) -> None:
+        """Let nobody else in from this address."""
+        self._hosts.pop(without_zone(host), None)
+
     def expect_probe(self, key: bytes, refused: Callable[[], None]) -> None:
         """Refuse ``key`` without counting it, and tell (the self-test)."""
         self._probe = key, refused

@@ -63,6 +63,8 @@ class BroadcastPlane:
         self._linger = int(config.drain_timeout * 1000)
         self._events = events
         self._refused: dict[int, int] = {}  # bytes, by file descriptor
+        # In whose name each connection last subscribed, by file descriptor: no more than a process has files.
+        self._source: dict[int, tuple[NodeId, int]] = {}
         self._endpoint_of: dict[NodeId, str] = {}
         self._ahead: list[tuple[bytes, bytes]] = []  # frames taken before a disconnection, for the next drain
         self.endpoints: Collection[str] = ()
@@ -142,6 +144,8 @@ class BroadcastPlane:
             if verdict.tag is None:
                 self._count_refused(fd, len(message))
             else:
+                if verdict.source is not None:
+                    self._source[fd] = verdict.source
                 # Nothing was called on the socket since, so this is for the pipe it came from.
                 raw.setsockopt(zmq.SUBSCRIBE if verdict.subscribe else zmq.UNSUBSCRIBE, verdict.tag)
         return True
@@ -149,6 +153,16 @@ class BroadcastPlane:
     def accepted(self, fd: int) -> None:
         """A new connection has this descriptor: what an earlier one was refused is not its doing."""
         self._refused.pop(fd, None)
+
+    def cut_subscriber(self, peer: NodeId, before: int) -> None:
+        """Close the connections that last subscribed as ``peer``, under a token older than epoch ``before``.
+
+        The number may be another connection's by now, which has not subscribed yet: that one comes again.
+        """
+        for fd, (who, epoch) in list(self._source.items()):
+            if who == peer and epoch < before:
+                del self._source[fd]
+                cut(fd, self.endpoints)
 
     def _count_refused(self, fd: int, size: int) -> None:
         refused = self._refused.pop(fd, 0) + size

@@ -157,6 +157,13 @@ class ZmqTransport(Transport):
     def admit_broadcast(self, host: str) -> None:
         self._gate.admit(host)
 
+    def dismiss_broadcast(self, host: str) -> None:
+        self._gate.dismiss(host)
+
+    def cut_subscriber(self, peer: NodeId, before: int) -> None:
+        if self._broadcast is not None:
+            self._broadcast.cut_subscriber(peer, before)
+
     def connect_broadcast(self, peer: NodeId, endpoint: str) -> None:
         if self._broadcast is not None:
             self._broadcast.connect(peer, endpoint)

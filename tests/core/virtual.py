@@ -18,7 +18,13 @@ from mesh.config import Config
 from mesh.core import effects as do
 from mesh.core.codec import encode_batch, encode_direct, encode_value
 from mesh.core.engine import Engine, Papers
-from mesh.core.identity import SigningKey, issue_certificate
+from mesh.core.identity import (
+    Revocations,
+    SigningKey,
+    issue_certificate,
+    issue_revocations,
+    secret_hash,
+)
 from mesh.core.messages import Batch
 from mesh.core.receiver import Delivery
 from mesh.core.router import SUBSCRIPTION
@@ -106,6 +112,14 @@ class World:
             if self.clock >= end and not (self._queue and self._queue[0][0] <= end):
                 return
 
+    def revoke(self, version: int, *names: str) -> tuple[bytes, bytes]:
+        """The CA's list of that version with these members on it, and the mesh secret that goes with it."""
+        secret = Random(version).randbytes(32)
+        mesh = mesh_id(self.ca.public)
+        members = frozenset(self.nodes[name].member.member_id for name in names)
+        listed = Revocations(mesh, version, members, version, secret_hash(secret, version))
+        return issue_revocations(self.ca, listed), secret
+
     def meet(self) -> None:
         """Everybody is told of everybody, and gets to know each other."""
         for node in self.nodes.values():
@@ -162,6 +176,8 @@ class VirtualNode:
         self.upstream: dict[NodeId, str] = {}  # whose broadcasts our subscriber is connected to
         self.bodies: list[bytes] = []
         self.tags: dict[str, Counter[bytes]] = defaultdict(Counter)  # subscriber's name → its tags here
+        self.sources: dict[str, tuple[NodeId, int]] = {}  # subscriber's name → as whom, in which epoch
+        self.adopted: list[tuple[bytes, bytes]] = []
         self.events: list[tuple[str, str]] = []
         self.deliveries: list[Delivery] = []
         self.messages: list[tuple[str, Any]] = []
@@ -299,7 +315,28 @@ class VirtualNode:
     def _AdmitBroadcast(self, effect: do.AdmitBroadcast) -> None:
         pass
 
+    def _DismissBroadcast(self, effect: do.DismissBroadcast) -> None:
+        pass
+
+    def _CutSubscriber(self, effect: do.CutSubscriber) -> None:
+        for name, (peer, epoch) in list(self.sources.items()):
+            if peer == effect.peer and epoch < effect.before:
+                del self.sources[name]
+                self.tags.pop(name, None)
+                self.world.nodes[name].reconnect(self)
+
+    def reconnect(self, publisher: VirtualNode) -> None:
+        """A connection of ours was cut: libzmq connects anew, and repeats what we subscribe."""
+        for endpoint in self.upstream.values():
+            if self._at(endpoint) is publisher:
+                for body in self.bodies:
+                    self._tell(endpoint, b"\1" + body)
+
+    def _RevocationsAdopted(self, effect: do.RevocationsAdopted) -> None:
+        self.adopted.append((effect.encoded, effect.secret))
+
     def _ConnectBroadcast(self, effect: do.ConnectBroadcast) -> None:
+        self._DisconnectBroadcast(do.DisconnectBroadcast(effect.peer))
         self.upstream[effect.peer] = effect.endpoint
         for body in self.bodies:
             self._tell(effect.endpoint, b"\1" + body)
@@ -327,7 +364,8 @@ class VirtualNode:
 
     def heard_subscription(self, subscriber: str, message: bytes) -> None:
         verdict = self.engine.subscription_received(message)
-        if verdict.tag is not None:
+        if verdict.tag is not None and verdict.source is not None:
+            self.sources[subscriber] = verdict.source
             self.tags[subscriber][verdict.tag] += 1 if verdict.subscribe else -1
         self.engine.subscription_set(self.world.clock)
 

@@ -45,6 +45,7 @@ class Recorder:
         self.seen: list[tuple[NodeId, str]] = []
         self.broadcast: list[tuple[bytes, bytes]] = []
         self.subscriptions: list[bytes] = []
+        self.sources: dict[bytes, tuple[NodeId, int]] = {}  # who stands for which peer and token epoch
         self.rejections: Counter[tuple[str, str]] = Counter()
         self._changed = trio.Event()
 
@@ -81,7 +82,7 @@ class Recorder:
         self.subscriptions.append(body)
         self._change()
         who, _, tag = body[1:].partition(b":")
-        return Verdict(None if who == b"refused" else tag, body[:1] == b"\1")
+        return Verdict(None if who == b"refused" else tag, body[:1] == b"\1", self.sources.get(who))
 
     def rejected(self, plane: str, reason: str, count: int) -> None:
         self.rejections[plane, reason] += count
@@ -579,6 +580,24 @@ class TransportContract:
             assert s.events.broadcast == [(b"t", b"open")]
 
     # -- the end ---------------------------------------------------------------
+
+    async def test_a_subscriber_is_cut_by_whose_token_it_subscribed_with(self, world: World) -> None:
+        async with world.node() as a, world.node() as b, world.node() as c:
+            a.events.sources = {b"b": (b.id, 3), b"c": (c.id, 3)}
+            for subscriber, body in ((b, b"b:"), (c, b"c:")):
+                listen_to(subscriber, a)
+                subscriber.transport.subscribe(body)
+                await subscribed(a, b"\1" + body)
+            a.transport.cut_subscriber(b.id, 3)  # of an older epoch there is none
+            await publish(a, b"1", b"")
+            await b.events.until(lambda: b.events.broadcast)
+            a.events.subscriptions.clear()
+            a.transport.cut_subscriber(b.id, 4)
+            await subscribed(a, b"\1b:")  # it comes again, and subscribes again
+            await publish(a, b"2", b"")
+            for subscriber in (b, c):
+                await subscriber.events.until(lambda s=subscriber: (b"2", b"") in s.events.broadcast)
+            assert a.events.subscriptions == [b"\1b:"]
 
     async def test_nothing_happens_when_it_is_over(self, world: World) -> None:
         async with world.node() as b:

@@ -91,6 +91,9 @@ async def test_admitted_addresses_may_subscribe(asked: Asked) -> None:
         assert await asked.ask(b"broadcast", b"NULL", address=address) == b"200"
     for address in (b"10.0.0.2", b"", b"localhost:99999:5:123", b"\xff"):
         assert await asked.ask(b"broadcast", b"NULL", address=address) == b"300"
+    asked.gate.dismiss("10.0.0.1")
+    asked.gate.dismiss("10.0.0.9")
+    assert await asked.ask(b"broadcast", b"NULL", address=b"10.0.0.1") == b"300"
 
 
 async def test_admitted_addresses_are_bounded(asked: Asked) -> None:
