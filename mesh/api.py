@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from mesh.config import Config
-from mesh.core.engine import Papers
 from mesh.core.fields import check_name
+from mesh.core.handshake import Papers
 from mesh.core.keys import beacon_key
 from mesh.discovery.factory import create
 from mesh.discovery.seeds import Seeds

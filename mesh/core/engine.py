@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from mesh.config import Config
 from mesh.core.audience import Audience, Subscribed
@@ -32,8 +32,8 @@ from mesh.core.effects import (
     Incident,
     SendDirect,
 )
-from mesh.core.handshake import Introducer
-from mesh.core.identity import NodeRecord, Revocations, SigningKey, sign_record
+from mesh.core.handshake import Introducer, Papers
+from mesh.core.identity import NodeRecord, sign_record
 from mesh.core.interest import InterestSet
 from mesh.core.links import Links
 from mesh.core.membership import LivenessState
@@ -59,7 +59,6 @@ from mesh.core.subscriber import Subscriber
 from mesh.core.types import (
     PROTOCOL_VERSIONS,
     Address,
-    MeshId,
     NodeId,
     RandomBytes,
     Reason,
@@ -67,20 +66,7 @@ from mesh.core.types import (
     node_id,
 )
 
-__all__ = ["Engine", "Papers"]
-
-
-class Papers(NamedTuple):
-    """What a node shows and holds: its member's credentials."""
-
-    mesh: MeshId
-    ca_public_key: bytes
-    key: SigningKey
-    certificate: bytes
-    secret: bytes
-    secret_epoch: int
-    revocations: Revocations | None
-    revocations_bytes: bytes = b""
+__all__ = ["Engine"]
 
 
 class Engine:

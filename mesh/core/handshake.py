@@ -18,11 +18,18 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from mesh.core.identity import Certificate, NodeRecord, Revocations, verify_certificate, verify_record
+from mesh.core.identity import (
+    Certificate,
+    NodeRecord,
+    Revocations,
+    SigningKey,
+    verify_certificate,
+    verify_record,
+)
 from mesh.core.messages import HelloMessage, RefuseMessage, WelcomeMessage
-from mesh.core.types import PROTOCOL_VERSIONS, CredentialRejected, Reason, RemoteProtocolError
+from mesh.core.types import PROTOCOL_VERSIONS, CredentialRejected, MeshId, Reason, RemoteProtocolError
 
-__all__ = ["Introduced", "Introducer", "refusal"]
+__all__ = ["Introduced", "Introducer", "Papers", "refusal"]
 
 _WORDS = {
     Reason.WRONG_MESH: "your certificate is of another mesh",
@@ -38,6 +45,19 @@ _WORDS = {
 
 _REMEMBERED: Final = 512
 """Pairs of papers that verified: twice as many as a node may have peers, since records change. A few hundred KiB."""
+
+
+class Papers(NamedTuple):
+    """What a node shows and holds: its member's credentials."""
+
+    mesh: MeshId
+    ca_public_key: bytes
+    key: SigningKey
+    certificate: bytes
+    secret: bytes
+    secret_epoch: int
+    revocations: Revocations | None
+    revocations_bytes: bytes = b""
 
 
 class Introduced(NamedTuple):

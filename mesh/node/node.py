@@ -17,7 +17,7 @@ import trio
 
 from mesh.config import Config
 from mesh.core.codec import encode_batch
-from mesh.core.engine import Papers
+from mesh.core.handshake import Papers
 from mesh.core.introductions import JoinAnswerer
 from mesh.core.messages import DirectedMessage
 from mesh.core.router import Member

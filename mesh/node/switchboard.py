@@ -19,7 +19,8 @@ import trio
 from mesh.config import Config
 from mesh.core import effects as do
 from mesh.core.codec import decode_batch, encode_batch
-from mesh.core.engine import Engine, Papers
+from mesh.core.engine import Engine
+from mesh.core.handshake import Papers
 from mesh.core.messages import (
     Batch,
     CancelMessage,

@@ -17,7 +17,8 @@ from typing import Any
 from mesh.config import Config
 from mesh.core import effects as do
 from mesh.core.codec import encode_batch, encode_direct, encode_value
-from mesh.core.engine import Engine, Papers
+from mesh.core.engine import Engine
+from mesh.core.handshake import Papers
 from mesh.core.identity import (
     Revocations,
     SigningKey,

@@ -18,7 +18,7 @@ from typing import Any
 import trio
 
 import mesh
-from mesh.core.engine import Papers
+from mesh.core.handshake import Papers
 from mesh.core.identity import SigningKey, issue_certificate
 from mesh.core.types import mesh_id
 from mesh.discovery.memory import MemoryDiscovery, MemoryHub
