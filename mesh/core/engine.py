@@ -309,10 +309,6 @@ class Engine:
     def _on_revocations(self, session: Session, message: RevocationsMessage, clock: float) -> None:
         self.standing.heard_revocations(session, message, clock)
 
-    def adopt_revocations(self, encoded: bytes, secret: bytes, clock: float) -> bool:
-        """A newer list has come to our home. False if it is not newer. Raises ``RemoteProtocolError``."""
-        return self.standing.adopt(encoded, secret, clock)
-
     # -- the broadcast plane --------------------------------------------------------
 
     def subscription_received(self, message: bytes) -> Subscribed:

@@ -324,7 +324,7 @@ class Node:
 
         Raises ``RemoteProtocolError`` for a list that is not the CA's.
         """
-        adopted = self._engine.adopt_revocations(encoded, secret, trio.current_time())
+        adopted = self._engine.standing.adopt(encoded, secret, trio.current_time())
         self._pump.apply()
         return adopted
 

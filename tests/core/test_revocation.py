@@ -22,7 +22,7 @@ def mesh_of(*names: str, seed: int = 1, loss: float = 0.0) -> tuple[World, list[
 
 
 def adopt(node: VirtualNode, given: tuple[bytes, bytes]) -> bool:
-    adopted = node.engine.adopt_revocations(*given, node.world.clock)
+    adopted = node.engine.standing.adopt(*given, node.world.clock)
     node.carry_out()
     return adopted
 
@@ -175,7 +175,7 @@ def test_only_the_cas_word_counts() -> None:
     theirs = issue_revocations(other, listed.__class__(listed.mesh, 9, listed.members, 9, listed.secret_hash))
     for bad, key in ((encoded, bytes(32)), (theirs, secret), (encoded[:-1] + b"\0", secret), (b"", secret)):
         with pytest.raises(CredentialRejected):
-            a.engine.adopt_revocations(bad, key, world.clock)
+            a.engine.standing.adopt(bad, key, world.clock)
         a.engine.direct_received(b.id, encode_direct(RevocationsMessage(bad, 2, key)), world.clock)
     assert version(a) == 0
     assert a.peers == {"b"}
