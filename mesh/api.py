@@ -22,7 +22,6 @@ from mesh.errors import ConfigError
 from mesh.home import Credentials, Home
 from mesh.home.home import host_name
 from mesh.home.keeping import Keeping
-from mesh.node.background import background
 from mesh.node.node import Node
 from mesh.transport.base import LinkKey
 from mesh.transport.zmqtransport import ZmqTransport
@@ -83,8 +82,7 @@ async def open_node(
     if seeds:
         mechanisms.insert(0, Seeds(seeds))
     keeping = Keeping(where, credentials, node)
-    async with node.run(mechanisms), background() as nursery:
-        nursery.start_soon(keeping.run)
+    async with node.run(mechanisms, keeping.run):
         yield node
 
 

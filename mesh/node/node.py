@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import MappingProxyType
 from typing import Any, Final
@@ -75,8 +75,13 @@ class Node:
     # -- life ------------------------------------------------------------------
 
     @asynccontextmanager
-    async def run(self, discovery: Sequence[Discovery]) -> AsyncIterator[Node]:
-        """Open, settle, hand out, drain, close: what ``open_node`` does once all parts are made."""
+    async def run(
+        self, discovery: Sequence[Discovery], *beside: Callable[[], Awaitable[None]]
+    ) -> AsyncIterator[Node]:
+        """Open, settle, hand out, drain, close: what ``open_node`` does once all parts are made.
+
+        ``beside`` are functions that run for as long as the node does.
+        """
         board = self._board
         async with background() as nursery:
             await nursery.start(board.outbox.run)
@@ -86,6 +91,8 @@ class Node:
             nursery.start_soon(board.publishing.run)
             nursery.start_soon(board.caller.run)
             nursery.start_soon(board.publishing.airlock.run)
+            for task in beside:
+                nursery.start_soon(task)
             try:
                 await nursery.start(self._lookout.run, bound, discovery)
                 await self._lookout.settle()
