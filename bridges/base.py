@@ -141,6 +141,11 @@ class Session(ABC):
         Raises ``BrokerUnavailable``, ``BrokerRejected`` (it will not let us).
         """
 
+    @property
+    def hindrance(self) -> str:
+        """Why the broker takes nothing for now although the connection works; empty if nothing is known of that."""
+        return ""
+
     async def request(self, route: ExportRoute, message: BrokerMessage, timeout: float) -> BrokerMessage:
         """Send a request and wait for its one reply, ``timeout`` seconds at most (``trio.TooSlowError`` then).
 

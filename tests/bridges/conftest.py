@@ -1,4 +1,7 @@
-"""The brokers that bridges are tested against: real ones, started when a first test asks for them."""
+"""The brokers that bridges are tested against: real ones, started when a first test asks for them.
+
+Skipped, in one loud line, where there can be none; with ``ZEROMESH_REQUIRE_…=1`` their absence is a failure.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,34 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.bridges import kafka_broker
+from tests.bridges import kafka_broker, rabbitmq_broker
+
+
+def _need(name: str, required: str, reason: str | None) -> None:
+    if reason is None:
+        return
+    if os.environ.get(required) == "1":
+        pytest.fail(f"{required}=1, and there is no {name} broker: {reason}")
+    pytest.skip(f"NO {name.upper()} BROKER, so the bridge to {name} is not tested: {reason}")
 
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka_broker.Broker]:
     """A Kafka broker of this session. A test that kills it starts it again."""
-    if reason := kafka_broker.why_not():
-        if os.environ.get(kafka_broker.REQUIRED) == "1":
-            pytest.fail(f"{kafka_broker.REQUIRED}=1, and there is no Kafka broker: {reason}")
-        pytest.skip(f"NO KAFKA BROKER, so the bridge to Kafka is not tested: {reason}")
+    _need("Kafka", kafka_broker.REQUIRED, kafka_broker.why_not())
     broker = kafka_broker.Broker(tmp_path_factory.mktemp("kafka"))
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.stop()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq_broker.Broker]:
+    """A RabbitMQ node of this session. A test that kills it starts it again."""
+    _need("RabbitMQ", rabbitmq_broker.REQUIRED, rabbitmq_broker.why_not())
+    broker = rabbitmq_broker.Broker(tmp_path_factory.mktemp("rabbitmq"))
     try:
         broker.start()
         yield broker

@@ -9,7 +9,10 @@ A boot takes about ten seconds of one core: one node serves a whole session of t
 
 from __future__ import annotations
 
+import base64
 import datetime
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -25,13 +28,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-__all__ = ["PASSWORD", "REQUIRED", "USER", "Broker", "why_not"]
+__all__ = ["PASSWORD", "NARROW_USER", "REQUIRED", "USER", "Broker", "certificate", "why_not"]
 
 REQUIRED = "ZEROMESH_REQUIRE_RABBITMQ"
 """With this set to 1 the absence of a broker is a failure, not a skip."""
 
 USER, PASSWORD = "bridge", "canary-7d1e-never-printed"
-"""The node's one account."""
+"""The account that may do everything."""
+
+NARROW_USER = "narrow"
+"""Its password is the same; it may publish at amq.topic to keys with a word that begins with ``good`` alone."""
 
 START_WITHIN = 120.0
 STOP_WITHIN = 30.0
@@ -44,9 +50,8 @@ listeners.tcp.1 = 127.0.0.1:{port}
 listeners.ssl.1 = 127.0.0.1:{tls_port}
 ssl_options.certfile = {folder}/server.pem
 ssl_options.keyfile = {folder}/server.key
-default_user = {user}
-default_pass = {password}
-vm_memory_high_watermark.absolute = 256MB
+load_definitions = {folder}/definitions.json
+vm_memory_high_watermark.absolute = 512MB
 disk_free_limit.absolute = 16MB
 log.console = true
 log.console.level = warning
@@ -100,7 +105,7 @@ def _free_ports(count: int) -> list[int]:
             each.close()
 
 
-def _certificate(folder: Path) -> None:
+def certificate(folder: Path) -> None:
     """``server.pem`` and its key for localhost, signed by itself: clients verify it with the same file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
@@ -121,6 +126,30 @@ def _certificate(folder: Path) -> None:
     )
 
 
+def _definitions() -> dict[str, object]:
+    """The accounts, as a node imports them when it boots (RabbitMQ's guides to definitions and passwords)."""
+    salt = b"salt"
+    digest = base64.b64encode(salt + hashlib.sha256(salt + PASSWORD.encode()).digest()).decode()
+    users = [
+        {
+            "name": name,
+            "password_hash": digest,
+            "hashing_algorithm": "rabbit_password_hashing_sha256",
+            "tags": "",
+        }
+        for name in (USER, NARROW_USER)
+    ]
+    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    return {
+        "vhosts": [{"name": "/"}],
+        "users": users,
+        "permissions": [{"user": each["name"], "vhost": "/", **everything} for each in users],
+        "topic_permissions": [
+            {"user": NARROW_USER, "vhost": "/", "exchange": "amq.topic", "write": r"\.good", "read": ".*"}
+        ],
+    }
+
+
 class Broker:
     """A node with its own ``folder``; ``url`` and ``tls_url`` hold its account, ``authority`` verifies the latter."""
 
@@ -133,13 +162,11 @@ class Broker:
         self.log = folder / "node.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
-        _certificate(folder)
+        certificate(folder)
         (folder / "rabbitmq.conf").write_text(
-            _SETTINGS.format(
-                port=self.port, tls_port=self.tls_port, folder=folder, user=USER, password=PASSWORD
-            ),
-            encoding="utf-8",
+            _SETTINGS.format(port=self.port, tls_port=self.tls_port, folder=folder), encoding="utf-8"
         )
+        (folder / "definitions.json").write_text(json.dumps(_definitions()), encoding="utf-8")
         (folder / "enabled_plugins").write_text("[].\n", encoding="utf-8")
         (folder / "env.conf").touch()
         self._environment = {
@@ -220,6 +247,15 @@ class Broker:
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+    def pause(self) -> None:
+        """As when the machine hangs: connections stand, and nothing is answered."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """End the node and its epmd."""
