@@ -154,6 +154,7 @@ def _with_host(endpoint: str, host: str) -> str:
     return tcp(host, parts[1]) if parts is not None and is_wildcard(parts[0]) else endpoint
 
 
+@trio.lowlevel.enable_ki_protection
 async def watch(
     changed: Callable[[tuple[Interface, ...]], None],
     *,

@@ -54,6 +54,7 @@ class MdnsDiscovery(Discovery):
         self._interfaces: tuple[Interface, ...] = ()
         self._thread: ResponderThread | None = None
 
+    @trio.lowlevel.enable_ki_protection
     async def run(
         self,
         announcement: Announcement,

@@ -69,6 +69,7 @@ class MemoryDiscovery(Discovery):
         self._hub = hub
         self._member: _Member | None = None
 
+    @trio.lowlevel.enable_ki_protection
     async def run(
         self,
         announcement: Announcement,

@@ -98,6 +98,7 @@ class ScoutDiscovery(Discovery):
 
     # -- what the node calls ------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def run(
         self,
         announcement: Announcement,
@@ -220,6 +221,7 @@ class ScoutDiscovery(Discovery):
 
     # -- hearing ------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def _hear(self, group: Multicast, at: trio.socket.SocketType) -> None:
         while True:
             try:

@@ -81,6 +81,7 @@ class Seeds(Discovery):
         self._own: frozenset[str] = frozenset()
         self._again = trio.Event()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(
         self,
         announcement: Announcement,

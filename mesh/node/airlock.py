@@ -43,6 +43,7 @@ class Airlock:
         self.full = self._bytes > _ROOM
         self._filled.set()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Drain: wait for a full pipe for a bounded patience, then go on without it."""
         patience = self._config.congestion_patience

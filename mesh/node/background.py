@@ -7,6 +7,9 @@ failures, and a cancellation would end the tasks in it before the block had a ch
 - a cancellation from outside reaches the block alone: the tasks go on until it has left (a node says goodbye,
   a request is taken back), and end then;
 - a task that fails ends the block, and its failure is a group: a mistake of ours says so by its shape.
+
+Ctrl-C is the program's affair: each task behind a node is protected from it (``enable_ki_protection``), so that
+Trio hands it to the main task. It would leave a task half inside ``Event.wait``, which Trio does not forgive.
 """
 
 from __future__ import annotations
@@ -58,6 +61,7 @@ class _Behind:
         self._opened = trio.Event()
         self._nursery: trio.Nursery
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as self._nursery:

@@ -35,6 +35,7 @@ class Lookout:
         self.mechanisms: list[Discovery] = []
         self.status: dict[str, Status] = {}
 
+    @trio.lowlevel.enable_ki_protection
     async def run(
         self,
         bound: Bound,
@@ -52,6 +53,7 @@ class Lookout:
             nursery.start_soon(watch, lambda _: self._advertise())
             task_status.started()
 
+    @trio.lowlevel.enable_ki_protection
     async def _begin(self, nursery: trio.Nursery, mechanism: Discovery) -> None:
         if mechanism.name == "mdns" and any(other.name == "scout" for other in self.mechanisms):
             # The scout is quicker by far, and zeroconf keeps a core busy while it starts: not meanwhile.

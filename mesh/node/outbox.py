@@ -32,6 +32,7 @@ class Outbox:
         self._room = trio.lowlevel.ParkingLot()
         self.dropped: Counter[NodeId] = Counter()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Drain the queues until cancelled."""
         async with trio.open_nursery() as self._nursery:
@@ -62,6 +63,7 @@ class Outbox:
         self._total += size
         return True
 
+    @trio.lowlevel.enable_ki_protection
     async def _drain(self, peer: NodeId, queue: deque[bytes]) -> None:
         while queue and self._queues.get(peer) is queue:
             if self._transport.send_direct(peer, queue[0]):

@@ -235,6 +235,7 @@ class Publishing:
         for stream in dirty:
             stream.flush()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Flush at the end of each tick in which something was published."""
         while True:

@@ -206,6 +206,7 @@ class Pump:
 
     # -- time ----------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def run_timers(self) -> None:
         """Call the engine when something is due, until cancelled."""
         while True:

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable, Collection
 from typing import Final
 
+import trio
 import zmq
 
 from mesh.transport.zmqsocket import ZmqSocket
@@ -91,6 +92,7 @@ class Monitor:
         raw.connect(address)
         self._pair = ZmqSocket(raw)
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self, happened: Callable[[int, int], None]) -> None:
         """Call ``happened(event, value)`` until cancelled; then close."""
 

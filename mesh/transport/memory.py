@@ -58,6 +58,7 @@ class MemoryTransport(Transport):
         self._hosts: dict[str, None] = {}
         self._source: dict[Wire, tuple[NodeId, int]] = {}  # in whose name a connection last subscribed
 
+    @trio.lowlevel.enable_ki_protection
     async def run(
         self,
         events: TransportEvents,

@@ -109,6 +109,7 @@ class Gate:
 
     # -- the handler -----------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def run(
         self,
         context: zmq.Context[zmq.Socket[bytes]],

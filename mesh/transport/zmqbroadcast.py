@@ -91,10 +91,12 @@ class BroadcastPlane:
             )
         )
 
+    @trio.lowlevel.enable_ki_protection
     async def run_publisher(self) -> None:
         """Pump the XPUB until it is closed."""
         await self.xpub.pump(self._drain_subscriptions)
 
+    @trio.lowlevel.enable_ki_protection
     async def run_subscriber(self) -> None:
         """Pump the XSUB until it is closed."""
         await self.xsub.pump(self._drain_frames)
@@ -202,6 +204,7 @@ class BroadcastPlane:
             self._events.rejected("broadcast", "bad_endpoint", 1)
         self.xsub.settle()
 
+    @trio.lowlevel.enable_ki_protection
     async def _resolve(self, peer: NodeId, endpoint: str) -> None:
         try:
             address = await resolve(endpoint)

@@ -74,6 +74,7 @@ class DirectPlane:
 
     # -- receiving -------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Pump the ROUTER until it is closed."""
         await self.router.pump(self._drain)
@@ -149,6 +150,7 @@ class DirectPlane:
             self._events.rejected("direct", "bad_endpoint", 1)
         link.settle()
 
+    @trio.lowlevel.enable_ki_protection
     async def _resolve(self, link: ZmqSocket, endpoint: str) -> None:
         try:
             address = await resolve(endpoint)

@@ -80,6 +80,7 @@ class IntroPlane:
             zap_domain=zap_domain,
         )
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Pump the ROUTER until it is closed."""
         await self.router.pump(self._drain_router)
@@ -173,6 +174,7 @@ class IntroPlane:
         )
         return route
 
+    @trio.lowlevel.enable_ki_protection
     async def _fail_later(self, route: IntroRoute, reason: str) -> None:
         self._events.intro_failed(route, reason)
 
@@ -188,6 +190,7 @@ class IntroPlane:
             dial.socket.send([frame])
         return ""
 
+    @trio.lowlevel.enable_ki_protection
     async def _run_dial(
         self, route: IntroRoute, dial: _Dial, watch: Monitor, endpoint: str, reason: str
     ) -> None:

@@ -47,6 +47,7 @@ class ZmqTransport(Transport):
         self._broadcast: BroadcastPlane | None = None
         self._bound: list[str] = []
 
+    @trio.lowlevel.enable_ki_protection
     async def run(
         self,
         events: TransportEvents,

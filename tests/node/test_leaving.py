@@ -368,6 +368,31 @@ def test_control_c_is_a_keyboard_interrupt(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("interrupted ['MainThread']\n", "", 0)
 
 
+async def test_control_c_strikes_no_task_behind_a_node(
+    meshes: Meshes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could leave one half inside ``Event.wait``, and Trio breaks down when that event is set."""
+    waits: dict[str, bool] = {}
+    wait = trio._core.wait_task_rescheduled
+    programs = {trio.lowlevel.current_task()}
+
+    async def spy(abort: Any) -> Any:
+        task = trio.lowlevel.current_task()
+        if task not in programs:
+            name = task.name.partition(" ")[0]
+            waits[name] = waits.get(name, True) and trio.lowlevel.currently_ki_protected()
+        return await wait(abort)
+
+    monkeypatch.setattr(trio._core, "wait_task_rescheduled", spy)
+    async with meshes.open("one") as one, one.subscribe("t") as messages, meshes.open("two") as two:
+        with trio.fail_after(PATIENCE):
+            await two.wait_for_peers(1)
+            await two.publish("t", 1)
+            await take(messages, 1)
+    assert any("run_timers" in name for name in waits), waits
+    assert [name for name, protected in waits.items() if not protected] == []
+
+
 def test_a_fork_is_noticed(tmp_path: Path) -> None:
     done = run_program(
         tmp_path / "home",
