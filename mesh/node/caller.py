@@ -92,6 +92,7 @@ class Caller:
         self._turn = 0
         self._expiry = Expiry(self._calls, self._expired)
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """End the requests whose time is up, until cancelled."""
         await self._expiry.run()
