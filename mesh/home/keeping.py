@@ -43,6 +43,7 @@ class Keeping:
         self._unwritten.append((encoded, secret))
         self._wake.set()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Until cancelled."""
         while True:
