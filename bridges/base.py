@@ -87,21 +87,24 @@ class Delivery:
 
 
 class Receiver(ABC):
-    """One import route on one connection, used by one task."""
+    """One import route on one connection. One task receives; one call at a time settles, perhaps while ``receive`` waits."""
 
     @abstractmethod
     async def receive(self) -> Sequence[Delivery]:
         """Wait for messages: at least one, at most ``BATCH``, in the broker's order.
 
-        An adapter may fetch ahead, within a bound of its own. On a reliable route a message that was not
+        An adapter may fetch ahead, within a bound of its own. ``message_id`` is the sender's; if there is none, the
+        adapter makes one of the message's coordinates at the broker, if it has any that stay the same. On a reliable route a message that was not
         acknowledged comes again, to this bridge after a restart or to another of its group.
         Raises ``BrokerUnavailable``.
         """
 
     @abstractmethod
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """The mesh has them: the broker may forget them. Called in the order of receipt, with no gaps but for
-        what was rejected. On a route that is not reliable there may be nothing to do. Raises ``BrokerUnavailable``.
+        """The mesh has them: the broker may forget them. Raises ``BrokerUnavailable``.
+
+        In the order of receipt, with no gaps but for what was rejected just before; on a route of requests in
+        any order. On a route that is not reliable there may be nothing to do.
         """
 
     @abstractmethod

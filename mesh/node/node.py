@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from mesh.config import Config
 from mesh.core.codec import encode_batch
 from mesh.core.handshake import Papers
 from mesh.core.introductions import JoinAnswerer
+from mesh.core.keys import derive
 from mesh.core.messages import DirectedMessage
 from mesh.core.router import Member
 from mesh.core.topic import check_pattern, check_program_pattern, check_program_topic, check_topic
@@ -71,6 +72,8 @@ class Node:
         self._engine, self._pump, self._presence = board.engine, board.pump, board.presence
         self._publishing, self._caller = board.publishing, board.caller
         self._lookout = Lookout(board.engine, board.presence, config, board.pump.apply)
+        self._mesh = papers.mesh
+        self._bridges: dict[str, Callable[[], object]] = {}
 
     # -- life ------------------------------------------------------------------
 
@@ -344,6 +347,14 @@ class Node:
         """Why introductions failed, by endpoint: the latest of each, for ``mesh doctor``."""
         return MappingProxyType(dict(self._engine.introductions.refused_by))
 
+    def derive_key(self, purpose: str) -> bytes:
+        """32 bytes that every member of this mesh derives for this purpose, and nobody outside of it.
+
+        They stay the same for as long as the mesh lives, whoever joins it or is removed: good for telling meshes
+        apart and for what is no secret from former members. (HKDF-SHA256, RFC 5869, from the mesh id.)
+        """
+        return derive(self._mesh, b"program " + purpose.encode())
+
     def add_seed(self, endpoint: str) -> None:
         """Dial this intro endpoint too, now and whenever its peer is lost."""
         self._check_open()
@@ -354,4 +365,16 @@ class Node:
 
     def statistics(self) -> Statistics:
         """A frozen snapshot of everything counted."""
-        return collect(self._board, self._lookout.mechanisms)
+        bridges = {name: snapshot() for name, snapshot in self._bridges.items()}
+        return collect(self._board, self._lookout.mechanisms, bridges)
+
+    @contextmanager
+    def report_bridge(self, name: str, snapshot: Callable[[], object]) -> Iterator[None]:
+        """While the block lasts, ``statistics().bridges[name]`` is what ``snapshot()`` gives. Raises ``ConfigError``."""
+        if name in self._bridges:
+            raise ConfigError(f"{name!r} is the name of another bridge of this node", key="name")
+        self._bridges[name] = snapshot
+        try:
+            yield
+        finally:
+            del self._bridges[name]

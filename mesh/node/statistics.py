@@ -51,7 +51,8 @@ class PeerStatistics:
 class Statistics:
     """All of a node. ``published``, ``received``, ``delivered``, ``lost``, ``dropped`` and
     ``repaired`` are messages; ``rejected`` is frames, broken down in ``rejected_by_reason``;
-    ``congested`` counts frames that were sent past a subscriber whose pipe stayed full.
+    ``congested`` counts frames that were sent past a subscriber whose pipe stayed full. ``bridges`` is what the
+    bridges that run on this node tell of themselves, by name.
     """
 
     published: int
@@ -70,9 +71,10 @@ class Statistics:
     candidates_dropped: int
     peers: Mapping[str, PeerStatistics]
     subscriptions: tuple[SubscriptionStatistics, ...]
+    bridges: Mapping[str, object]
 
 
-def collect(board: Switchboard, mechanisms: Sequence[Discovery]) -> Statistics:
+def collect(board: Switchboard, mechanisms: Sequence[Discovery], bridges: Mapping[str, object]) -> Statistics:
     """What the parts of a node have counted up to now."""
     inbox, engine = board.inbox, board.engine
     subscriptions = tuple(map(_of_subscription, inbox.subscriptions.values()))
@@ -96,6 +98,7 @@ def collect(board: Switchboard, mechanisms: Sequence[Discovery]) -> Statistics:
             {peer.id: _of_peer(board, node, peer) for node, peer in board.presence.peers.items()}
         ),
         subscriptions=subscriptions,
+        bridges=MappingProxyType(bridges),
     )
 
 
