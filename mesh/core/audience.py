@@ -97,6 +97,13 @@ class Audience:
             session.starved_at = clock
             self._effects.append(SendDirect(session.node, InterestsWantedMessage(session.interests.version)))
 
+    def say_last(self, clock: float) -> None:
+        """Nothing is published any more: say so behind what was, to everybody who subscribed to something."""
+        tags = {self._broadcast.topic_tag(node) for node in self._links.sessions} - {None}
+        self._effects += [
+            PublishFrame(tag, self._broadcast.last(tag, clock)) for tag in sorted(filter(None, tags))
+        ]
+
     def is_live(self, member: Member) -> bool:
         """Whether a peer's subscription is proven: a barrier came with it or after it."""
         session = self._links.sessions.get(member.peer)

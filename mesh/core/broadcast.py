@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from mesh.config import Config
-from mesh.core.envelope import BARRIER, BATCH, SealingKey
+from mesh.core.envelope import BARRIER, BATCH, LAST, SealingKey
 from mesh.core.keyring import Keyring, Opened
 from mesh.core.messages import KeyAnnouncement
 from mesh.core.tags import (
@@ -117,6 +117,10 @@ class Broadcast:
         """The frame that answers a barrier."""
         return self._sealing.seal(BARRIER, tag, b"", clock)
 
+    def last(self, tag: bytes, clock: float) -> bytes:
+        """The frame after which nothing comes."""
+        return self._sealing.seal(LAST, tag, b"", clock)
+
     def announcement(self) -> KeyAnnouncement:
         """Our sealing key as it stands, for a peer that may read."""
         return self._sealing.announcement()
@@ -189,6 +193,10 @@ class Broadcast:
                 raise RemoteProtocolError(Reason.TOO_MANY, "subscriptions")
             held.add(body.tag)
         return Seen(body.node, body.epoch, body.tag, subscribe, version)
+
+    def topic_tag(self, peer: NodeId) -> bytes | None:
+        """A tag that stands for topics on the peer's pipe (of many that share some, the same); None without."""
+        return min((tag for tag in self._seen.get(peer, ()) if parse_barrier(tag) is None), default=None)
 
     def forget_tags(self, peer: NodeId) -> None:
         """A new session of the peer: it subscribes again, over a new connection."""

@@ -340,8 +340,9 @@ class Engine:
 
     # -- leaving and peers -----------------------------------------------------------
 
-    def say_goodbye(self) -> None:
-        """Tell every peer that this node leaves."""
+    def say_goodbye(self, clock: float) -> None:
+        """Tell every peer that this node leaves; after all that was published."""
+        self.audience.say_last(clock)
         self.links.send_all([GoodbyeMessage(True, "")])
 
     def ping(self, peer: NodeId, clock: float) -> int:

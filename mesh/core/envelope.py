@@ -34,6 +34,7 @@ __all__ = [
     "AES_256_GCM",
     "BARRIER",
     "BATCH",
+    "LAST",
     "CHACHA20_POLY1305",
     "HEADER_SIZE",
     "MAGIC",
@@ -50,6 +51,8 @@ BATCH: Final = 1
 """Frame type: the plaintext is an encoded ``Batch``."""
 BARRIER: Final = 2
 """Frame type: the echo of a barrier; the plaintext is empty."""
+LAST: Final = 3
+"""Frame type: the sender leaves, and nothing follows on this connection; the plaintext is empty."""
 
 AES_256_GCM: Final = 1
 CHACHA20_POLY1305: Final = 2  # RFC 8439, for CPUs without AES instructions

@@ -37,6 +37,7 @@ from mesh.core.handshake import Introduced
 from mesh.core.interest import InterestSet
 from mesh.core.membership import Action, Liveness, LivenessState, Timing
 from mesh.core.messages import AttachMessage, GoodbyeMessage, InterestsWantedMessage, PingMessage, PongMessage
+from mesh.core.router import SUBSCRIPTION
 from mesh.core.session import Session
 from mesh.core.strikes import BACKOFF, Strikes
 from mesh.core.types import Address, NodeId, RandomBytes, Reason
@@ -262,7 +263,7 @@ class Links:
             if session.farewell is not None and session.farewell.due <= clock:
                 self.version += 1
                 if session.farewell.over(clock):
-                    self.end(session, "said goodbye", clock, departed=True)
+                    self._left(session, clock)
                 continue
             if session.attach_deadline <= clock:
                 self._attach_late(session, clock, redial)
@@ -348,9 +349,21 @@ class Links:
 
     def say_farewell(self, session: Session, clock: float) -> None:
         """It leaves, as soon as its last publications have arrived."""
-        if session.farewell is None:
+        if session.finished:
+            self._left(session, clock)
+        elif session.farewell is None:
             self.version += 1
-            session.farewell = Farewell(clock)
+            listening = any(each.kind == SUBSCRIPTION and not each.group for each in self._interests)
+            session.farewell = Farewell(clock, awaited=listening and session.confirmed >= 0)
+
+    def heard_last(self, session: Session, clock: float) -> None:
+        """All that it published has arrived. Its goodbye, which goes another way, is here or on its way."""
+        session.finished = True
+        if session.farewell is not None:
+            self._left(session, clock)
+
+    def _left(self, session: Session, clock: float) -> None:
+        self.end(session, "said goodbye", clock, departed=True)
 
     def end(self, session: Session, why: str, clock: float, *, departed: bool = False) -> None:
         """Take back everything of the peer."""

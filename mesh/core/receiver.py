@@ -1,6 +1,7 @@
 """Sealed frames in: opened, judged, accounted, and handed on as batches.
 
-(tag, frame) → the keyring authenticates and opens it → a barrier's echo goes to the subscriber; a batch is
+(tag, frame) → the keyring authenticates and opens it → a barrier's echo goes to the subscriber, a last
+frame to the links; a batch is
 decoded, its sequence checked against the publisher's others → ``Delivery``.  A frame whose key we
 do not have yet is held for a moment while the key is asked for.  Every other failure is
 counted by its reason; those of frames that did authenticate may, by the table of ``strikes``, end
@@ -17,7 +18,7 @@ from mesh.config import Config
 from mesh.core.broadcast import Broadcast
 from mesh.core.codec import decode_batch
 from mesh.core.effects import Effect, Incident, SendDirect
-from mesh.core.envelope import BARRIER, OpeningKey
+from mesh.core.envelope import BARRIER, LAST, OpeningKey
 from mesh.core.links import Links
 from mesh.core.messages import Batch, KeyAnnouncement, KeyWantedMessage
 from mesh.core.router import Router
@@ -87,6 +88,9 @@ class Receiver:
                 self._links.heard(session, clock)
             if opened.type == BARRIER:
                 self._subscriber.echoed(session, tag)
+                return None
+            if opened.type == LAST:
+                self._links.heard_last(session, clock)
                 return None
             batch = decode_batch(opened.plaintext)
         except RemoteProtocolError as error:

@@ -42,6 +42,7 @@ class Session:
         "encoded",
         "expected",
         "farewell",
+        "finished",
         "host",
         "interests",
         "interests_due",
@@ -95,6 +96,7 @@ class Session:
         self.starved_at = float("inf")  # since when they have been waiting
         self.joined = False
         self.farewell: Farewell | None = None  # it said goodbye
+        self.finished = False  # its last frame on the broadcast plane has arrived
         self.welcomed = False  # told of all others
         self.rtt: float | None = None
         self.probe_sent: dict[int, float] = {}  # ping tokens → when

@@ -116,7 +116,7 @@ class Node:
                 board.publishing.flush()
                 await board.publishing.airlock.flush()
                 await board.outbox.flush()
-            self._engine.say_goodbye()
+            self._engine.say_goodbye(trio.current_time())
             self._pump.apply()
             with trio.move_on_after(min(_GOODBYE, self.config.drain_timeout)):
                 await board.outbox.flush()

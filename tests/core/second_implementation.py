@@ -29,7 +29,7 @@ PATIENCE = 5.0  # seconds for any one step
 HELLO, WELCOME, REFUSE, JOIN_HELLO, JOIN_CHALLENGE, JOIN_PROOF, JOIN_GRANT = range(1, 8)
 ATTACH, GOODBYE, PING, PONG, INTERESTS, INTERESTS_WANTED = range(16, 22)
 REQUEST, REPLY = 33, 34
-BATCH, BARRIER = 1, 2
+BATCH, BARRIER, LAST = 1, 2, 3
 
 
 # -- CBOR (RFC 8949) -------------------------------------------------------------------
@@ -357,6 +357,8 @@ class Stranger:
         self.xpub.send_multipart([tag, self.key.seal(BATCH, tag, encode(batch))])
 
     def leave(self) -> None:
+        for tag in [tag for tag in self.subscribed if tag[:1] != b"B"][:1]:
+            self.xpub.send_multipart([tag, self.key.seal(LAST, tag, b"")])
         self.say(GOODBYE, True, "")
 
     # -- what comes in ----------------------------------------------------------------------
@@ -411,7 +413,7 @@ class Stranger:
         kind, plaintext = self.peer_key.open(tag, frame)
         if kind == BARRIER:
             self.echoes.add(tag)
-        else:
+        elif kind == BATCH:
             batch = decode(plaintext)
             assert tag == chain(self.mesh_secret, batch[0])
             self.batches.append(batch)

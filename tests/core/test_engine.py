@@ -187,6 +187,37 @@ def test_goodbye_is_final_once_the_last_publications_had_time_to_arrive() -> Non
     assert b.id in a.engine.links.departed
 
 
+def test_who_subscribed_knows_when_all_has_arrived() -> None:
+    """The goodbye may come first, or the last frame; when both are there the peer has left, without a wait."""
+    for slow in ("direct", "broadcast"):
+        world = two()
+        a, b = world.nodes.values()
+        a.subscribe("x/**")
+        world.run(1.0)
+        world.delays[slow] = 1.5
+        b.publish("x/y", b"last words")
+        b.stop()
+        world.run(1.4)
+        assert a.events[-1] == ("joined", "b")
+        world.run(0.2)
+        assert a.received("x/y") == [b"last words"]
+        assert a.events[-1] == ("left", "b")
+        assert not a.engine.rejected
+
+
+def test_a_last_frame_that_never_comes_delays_nobody_for_long() -> None:
+    world = two()
+    a, b = world.nodes.values()
+    a.subscribe("x/**")
+    world.run(1.0)
+    world.delays["broadcast"] = 1e9
+    b.stop()
+    world.run(1.9)
+    assert a.events[-1] == ("joined", "b")
+    world.run(0.3)
+    assert a.events[-1] == ("left", "b")
+
+
 def test_a_pause_of_5_s_is_suspected_and_recovers() -> None:
     world = two()
     a, b = world.nodes.values()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.core.farewell import MOMENT, Farewell
+from mesh.core.farewell import AWAITED, MOMENT, Farewell
 
 
 def test_silence_and_a_last_look_end_it() -> None:
@@ -21,6 +21,13 @@ def test_what_arrives_meanwhile_begins_the_moment_anew() -> None:
     farewell.heard(10.5)  # the last look found something
     assert farewell.due == 10.5 + MOMENT
     assert not farewell.over(farewell.due)
+
+
+def test_one_whose_last_frame_is_to_come_has_longer() -> None:
+    farewell = Farewell(10.0, awaited=True)
+    assert farewell.due == 10.0 + AWAITED
+    assert not farewell.over(farewell.due)
+    assert farewell.over(farewell.due)
 
 
 def test_nobody_takes_leave_for_ever() -> None:

@@ -49,6 +49,7 @@ class World:
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self._streams: dict[tuple[str, str], deque[tuple[VirtualNode, Callable[[], None]]]] = {}
+        self.delays: dict[str, float] = {}  # plane ("direct", "broadcast") → seconds that it is slower by
         self.cuts: set[tuple[str, str]] = set()  # (from, to): nothing passes
 
     def add(self, name: str, config: Config | None = None, **papers: Any) -> VirtualNode:
@@ -59,7 +60,9 @@ class World:
     def later(self, seconds: float, act: Callable[[], None]) -> None:
         heapq.heappush(self._queue, (self.clock + seconds, next(self._order), act))
 
-    def pass_frame(self, source: VirtualNode, target: VirtualNode, act: Callable[[], None]) -> None:
+    def pass_frame(
+        self, source: VirtualNode, target: VirtualNode, act: Callable[[], None], plane: str = ""
+    ) -> None:
         """Carry a frame, or lose it. Links keep order: a constant delay."""
         if (source.name, target.name) in self.cuts or self.random.random() < self.loss:
             return
@@ -71,7 +74,7 @@ class World:
                 act()
                 target.carry_out()
 
-        self.later(self.delay, arrive)
+        self.later(self.delay + self.delays.get(plane, 0.0), arrive)
 
     def pass_stream(self, source: VirtualNode, target: VirtualNode, act: Callable[[], None]) -> None:
         """As a TCP connection does it: what is lost is sent again, and nothing overtakes."""
@@ -212,7 +215,7 @@ class VirtualNode:
         return [v for d in self.deliveries if d.batch.topic == topic for v in d.batch.values[d.skip :]]
 
     def stop(self) -> None:
-        self.engine.say_goodbye()
+        self.engine.say_goodbye(self.world.clock)
         self.carry_out()
         self.running = False
 
@@ -304,7 +307,7 @@ class VirtualNode:
         frame = encode_direct(effect.message)
         target = self._at(self.links.get(effect.peer, "tcp://nobody:1"))
         if target is not None and target.id == effect.peer:
-            self.world.pass_frame(self, target, lambda: target.direct(self, frame))
+            self.world.pass_frame(self, target, lambda: target.direct(self, frame), "direct")
 
     def direct(self, source: VirtualNode, frame: bytes) -> None:
         if source.id not in self.allowed:
@@ -377,7 +380,9 @@ class VirtualNode:
         for name, tags in self.tags.items():
             target = self.world.nodes[name]
             if target.running and any(tag.startswith(t) for t, n in tags.items() if n > 0):
-                self.world.pass_frame(self, target, lambda t=target: t.heard_broadcast(tag, frame))  # type: ignore[misc]
+                self.world.pass_frame(
+                    self, target, lambda t=target: t.heard_broadcast(tag, frame), "broadcast"
+                )  # type: ignore[misc]
 
     def heard_broadcast(self, tag: bytes, frame: bytes) -> None:
         delivery = self.engine.broadcast_received(tag, frame, self.world.clock)

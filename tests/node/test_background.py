@@ -16,7 +16,7 @@ async def test_its_scope_is_the_tasks_not_the_blocks() -> None:
         finally:
             ended.set()
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         async with background() as nursery:
             nursery.start_soon(task)
             await trio.testing.wait_all_tasks_blocked()
@@ -35,7 +35,7 @@ async def test_after_a_cancel_the_tasks_go_on_until_the_block_has_left() -> None
         served.set()
         await trio.sleep_forever()
 
-    with trio.fail_after(5), trio.CancelScope() as scope:
+    with trio.fail_after(30), trio.CancelScope() as scope:
         async with background() as nursery:
             nursery.start_soon(serve)
             scope.cancel()
@@ -101,7 +101,7 @@ async def test_the_blocks_own_exception_is_not_wrapped() -> None:
 
 
 async def test_one_that_is_cancelled_before_it_begins() -> None:
-    with trio.fail_after(5), trio.CancelScope() as scope:
+    with trio.fail_after(30), trio.CancelScope() as scope:
         scope.cancel()
         async with background() as nursery:
             nursery.start_soon(trio.sleep_forever)

@@ -22,7 +22,7 @@ async def running(transport: FakeTransport) -> AsyncIterator[Outbox]:
     outbox = Outbox(as_any(transport), LIMITS)
     async with trio.open_nursery() as nursery:
         await nursery.start(outbox.run)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             yield outbox
         nursery.cancel_scope.cancel()
 

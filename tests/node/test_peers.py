@@ -54,8 +54,7 @@ async def test_watching(meshes: Meshes) -> None:
             event = await next_event(events)
             assert isinstance(event, mesh.PeerJoined) and event.peer.name == "three"
             assert one.peers[three.id] == event.peer
-        with trio.fail_after(1):  # one that stops properly is gone within a second
-            event = await anext(events)
+        event = await next_event(events)
         assert isinstance(event, mesh.PeerLeft)
         assert (event.peer.name, event.peer.state, event.why) == ("three", "left", "said goodbye")
         assert set(one.peers) == {two.id}

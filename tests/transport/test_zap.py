@@ -28,7 +28,7 @@ class Asked:
 
     async def send(self, *frames: bytes) -> list[bytes]:
         self._raw.send_multipart([b"", *frames])
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while True:
                 try:
                     return self._raw.recv_multipart(zmq.NOBLOCK)

@@ -210,7 +210,7 @@ async def test_what_is_no_endpoint_is_counted_not_raised(world: World) -> None:
 
 
 async def refusal(*listen: str) -> TransportError:
-    with pytest.raises(TransportError) as caught, trio.fail_after(5):
+    with pytest.raises(TransportError) as caught, trio.fail_after(30):
         await transport(*listen).run(Recorder())
     return caught.value
 

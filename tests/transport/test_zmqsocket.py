@@ -47,7 +47,7 @@ class Pair:
         return [message for burst in self.bursts for message in burst]
 
     async def until(self, count: int) -> None:
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while len(self.messages) < count:
                 self.arrived = trio.Event()
                 await self.arrived.wait()
@@ -129,7 +129,7 @@ async def test_full_then_writable(pair: Callable[..., Pair]) -> None:
         await trio.testing.wait_all_tasks_blocked(0.05)
         assert len(nursery.child_tasks) == writers
         nursery.start_soon(two.b.pump, two.drain)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while len(nursery.child_tasks) > 1:
                 await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
@@ -155,7 +155,7 @@ async def test_the_watcher_may_be_cancelled(pair: Callable[..., Pair]) -> None:
         scope.cancel()
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(two.b.pump, two.drain)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while len(nursery.child_tasks) > 1:
                 await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
@@ -179,7 +179,7 @@ async def test_closing_wakes_everybody(pair: Callable[..., Pair]) -> None:
             await idle.b.wait_stirred(5)
         ended += 1
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait_writable)
             nursery.start_soon(wait_writable)
@@ -205,20 +205,20 @@ async def test_a_drain_may_close_its_socket(pair: Callable[..., Pair]) -> None:
         two.b.close()
         return True
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await two.b.pump(drain)
 
 
 async def test_waiting_for_a_stir_is_bounded(pair: Callable[..., Pair]) -> None:
     two = pair(zmq.PAIR, 10)
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await two.b.wait_stirred(0.01)
 
 
 async def test_terminating_closes_what_was_left_open() -> None:
     context = open_context()
     raw = open_socket(context, zmq.DEALER, max_message=1, send_queue=1, receive_queue=1)
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await terminate(context)
     assert context.closed
     assert raw.closed
