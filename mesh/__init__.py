@@ -43,7 +43,17 @@ if TYPE_CHECKING:
         UnknownPeer,
         ValueEncodingError,
     )
-    from mesh.node.message import Message, Peer, PeerEvent, PeerJoined, PeerLeft, PeerRecovered, PeerSuspected
+    from mesh.node.inbox import LossWatch
+    from mesh.node.message import (
+        Message,
+        MessagesLost,
+        Peer,
+        PeerEvent,
+        PeerJoined,
+        PeerLeft,
+        PeerRecovered,
+        PeerSuspected,
+    )
     from mesh.node.node import Node
     from mesh.node.presence import PeerWatch
     from mesh.node.publisher import Publisher
@@ -61,9 +71,11 @@ __all__ = [
     "CredentialError",
     "ForkError",
     "Limits",
+    "LossWatch",
     "MeshError",
     "Message",
     "MessageTooLarge",
+    "MessagesLost",
     "NoResponders",
     "Node",
     "NodeClosed",
@@ -124,8 +136,10 @@ _PLACES = {
         "UnknownPeer",
         "ValueEncodingError",
     ),
+    "mesh.node.inbox": ("LossWatch",),
     "mesh.node.message": (
         "Message",
+        "MessagesLost",
         "Peer",
         "PeerEvent",
         "PeerJoined",

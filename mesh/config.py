@@ -40,6 +40,7 @@ class Limits:
     served_per_peer: int = 4096  # requests of one peer in our handlers at once
     served_bytes_per_peer: int = 16 << 20  # … and their data, which waits with them for a handler
     subscription_bytes: int = 64 << 20  # one slow reader: its buffer counts messages, and memory is bytes
+    ring_total_bytes: int = 256 << 20  # what all reliable publishers keep for repair, together
     headers: int = 64  # per message
     header_bytes: int = 8 << 10  # all header names and values of a message
 
@@ -79,6 +80,8 @@ class Config:
     batch_bytes: int = 64 << 10
     batch_messages: int = 512
     congestion_patience: float = 0.5  # a publisher waits for a full pipe that long, once
+    ring_bytes: int = 16 << 20  # what a reliable publisher keeps for repair, unless it says otherwise
+    repair_patience: float = 30.0  # how long what is missing is hoped for when its publisher is away
     drain_timeout: float = 2.0  # leaving the block flushes for at most this long
     key_lifetime: float = 3600.0  # next sealing epoch (security.md)
     key_frames: int = 1 << 23

@@ -14,6 +14,7 @@ from mesh.core.broadcast import Broadcast
 from mesh.core.effects import CutSubscriber, Effect, PublishFrame, SendDirect
 from mesh.core.links import Links
 from mesh.core.messages import InterestsWantedMessage
+from mesh.core.outgoing import Outgoing
 from mesh.core.router import Member
 from mesh.core.session import Session
 from mesh.core.types import NodeId, Reason, RemoteProtocolError
@@ -45,11 +46,13 @@ class Audience:
         self,
         broadcast: Broadcast,
         links: Links,
+        outgoing: Outgoing,
         effects: list[Effect],
         rejected: Callable[[Reason], None],
     ) -> None:
         self._broadcast = broadcast
         self._links = links
+        self._outgoing = outgoing
         self._effects = effects
         self._rejected = rejected
 
@@ -60,6 +63,8 @@ class Audience:
         except RemoteProtocolError as error:
             self._rejected(error.reason)
             return Subscribed(None, True)
+        if seen.again:
+            self._links.sessions[seen.peer].resubscribed = True
         if seen.barrier is not None:
             session = self._links.sessions[seen.peer]
             waiting = session.barriers
@@ -82,11 +87,15 @@ class Audience:
     def answer_barriers(self, session: Session, clock: float) -> None:
         """Echo the barriers whose interests are known; keep the others."""
         waiting, session.barriers = session.barriers, []
+        newest = max((version for _, version in waiting if version <= session.interests.version), default=-1)
+        if newest > session.live:
+            # In front of the echoes, so that it is judged by what they prove to have come.
+            self._outgoing.tell_positions(session, newest)
+            session.live = newest
         for tag, version in waiting:
             if session.interests.version < version:
                 session.barriers.append((tag, version))
             else:
-                session.live = max(session.live, version)
                 self._effects.append(PublishFrame(tag, self._broadcast.echo(tag, clock)))
         if not session.barriers:
             session.starved_at = float("inf")

@@ -39,13 +39,15 @@ _BARRIERS_PER_PEER: Final = 16  # outstanding at once; a subscriber replaces its
 
 
 class Seen(NamedTuple):
-    """A subscription that was accepted. ``barrier`` is the interests version if it is one."""
+    """A subscription that was accepted. ``barrier`` is the interests version if it is one; ``again`` tells that
+    it stood already: it comes over a new connection."""
 
     peer: NodeId
     epoch: int  # of the token under which it was made
     tag: bytes
     subscribe: bool
     barrier: int | None
+    again: bool
 
 
 class Broadcast:
@@ -109,9 +111,9 @@ class Broadcast:
             chain = self._chains[topic] = self._tags.chain(topic)
         return chain
 
-    def seal(self, tag: bytes, plaintext: bytes, clock: float) -> bytes:
+    def seal(self, tag: bytes, plaintext: bytes, clock: float, kind: int = BATCH) -> bytes:
         """One sealed frame for all subscribers of ``tag``."""
-        return self._sealing.seal(BATCH, tag, plaintext, clock)
+        return self._sealing.seal(kind, tag, plaintext, clock)
 
     def echo(self, tag: bytes, clock: float) -> bytes:
         """The frame that answers a barrier."""
@@ -185,6 +187,7 @@ class Broadcast:
         barrier = parse_barrier(body.tag)
         version = None if barrier is None else barrier[1]
         subscribe = message[0] == 1
+        again = False
         held = self._seen.setdefault(body.node, set())
         if not subscribe:
             held.discard(body.tag)
@@ -192,7 +195,9 @@ class Broadcast:
             if len(held) >= self._config.limits.subscriptions_per_peer + _BARRIERS_PER_PEER:
                 raise RemoteProtocolError(Reason.TOO_MANY, "subscriptions")
             held.add(body.tag)
-        return Seen(body.node, body.epoch, body.tag, subscribe, version)
+        else:
+            again = True
+        return Seen(body.node, body.epoch, body.tag, subscribe, version, again)
 
     def topic_tag(self, peer: NodeId) -> bytes | None:
         """A tag that stands for topics on the peer's pipe (of many that share some, the same); None without."""

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 import cbor2
 
-from mesh.core.messages import CBOR, DIRECT, INTRO, PLAIN, RAW, Batch, forms
+from mesh.core.messages import CBOR, DIRECT, INTRO, PLAIN, RAW, Batch, Tail, forms
 from mesh.core.types import Reason, RemoteProtocolError
 from mesh.errors import ValueEncodingError
 
@@ -27,11 +27,13 @@ __all__ = [
     "decode_direct",
     "decode_intro",
     "decode_strict",
+    "decode_tail",
     "decode_value",
     "encode_batch",
     "encode_canonical",
     "encode_direct",
     "encode_intro",
+    "encode_tail",
     "encode_value",
 ]
 
@@ -155,6 +157,23 @@ def decode_batch(data: bytes) -> Batch:
     if fields[5] is not None:
         fields[5] = dict(map(tuple, fields[5])) or None
     return Batch._make(fields)
+
+
+_TAIL_FORMS: Final = forms[Tail]
+
+
+def encode_tail(tail: Tail) -> bytes:
+    return cbor2.dumps(tuple(tail))
+
+
+def decode_tail(data: bytes) -> Tail:
+    item = decode_strict(data)
+    if type(item) is not list or len(item) < 3:
+        raise RemoteProtocolError(Reason.BAD_MESSAGE, "Tail: not an array of three")
+    for check, value in zip(_TAIL_FORMS, item, strict=False):
+        if not check(value):
+            raise RemoteProtocolError(Reason.BAD_MESSAGE, "Tail: a field has a wrong form")
+    return Tail._make(item[:3])
 
 
 # -- values -------------------------------------------------------------------

@@ -22,9 +22,17 @@ from mesh.core.links import Links
 from mesh.core.membership import LivenessState
 from mesh.core.messages import GossipMessage, RecordMessage
 from mesh.core.session import Session
-from mesh.core.types import PROTOCOL_VERSIONS, Address, NodeId, RandomBytes, Reason, RemoteProtocolError
+from mesh.core.types import (
+    PROTOCOL_VERSIONS,
+    Address,
+    MeshId,
+    NodeId,
+    RandomBytes,
+    Reason,
+    RemoteProtocolError,
+)
 
-__all__ = ["RECORD_LIFETIME", "Directory"]
+__all__ = ["Directory", "first_record"]
 
 RECORD_LIFETIME: Final = 24 * 3600
 """Seconds for which a node record is valid; it is signed anew at half of it."""
@@ -47,6 +55,21 @@ class _Content(Container[NodeId | None]):
         if session.joined:
             return session.liveness.state is not LivenessState.SUSPECT and not session.doubted
         return session.attach_tries == 0 and (session.link_open or session.expected)
+
+
+def first_record(mesh: MeshId, link_key: bytes, name: str, now: float) -> NodeRecord:
+    """The record of a node that begins now, and has no addresses yet."""
+    return NodeRecord(
+        mesh=mesh,
+        link_key=link_key,
+        name=name,
+        incarnation=int(now * 1000),
+        version=1,
+        addresses=(),
+        issued=int(now),
+        expires=int(now) + RECORD_LIFETIME,
+        versions=PROTOCOL_VERSIONS,
+    )
 
 
 class Directory:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from mesh.core.messages import Batch
 from mesh.core.types import NodeId
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "CloseLink",
     "ConnectBroadcast",
     "CutSubscriber",
+    "Deliver",
     "Dial",
     "DisconnectBroadcast",
     "Disallow",
@@ -25,6 +27,8 @@ __all__ = [
     "Effect",
     "HangUp",
     "Incident",
+    "LossCause",
+    "Lost",
     "OpenLink",
     "PeerChange",
     "PeerChanged",
@@ -129,8 +133,40 @@ class Unsubscribe(NamedTuple):
 
 
 class PublishFrame(NamedTuple):
+    """A sealed frame that has to keep its place behind what was published before."""
+
     tag: bytes
     frame: bytes
+
+
+class Deliver(NamedTuple):
+    """Messages whose turn has come: a batch of ``peer`` but for its first ``skip`` messages.
+
+    ``repaired`` tells that they came over the direct plane.
+    """
+
+    peer: NodeId
+    batch: Batch
+    skip: int
+    repaired: bool
+
+
+class LossCause(StrEnum):
+    """Why messages never came."""
+
+    NETWORK = "network"  # a link or a full pipe lost them, and the publisher keeps none
+    NOT_KEPT = "not_kept"  # the reliable publisher's ring had moved on
+    PUBLISHER_GONE = "publisher_gone"  # it left before it could repair
+
+
+class Lost(NamedTuple):
+    """Messages of ``peer`` on ``topic``, from number ``first`` up to, not including, ``end``, will never come."""
+
+    peer: NodeId
+    topic: str
+    first: int
+    end: int
+    cause: LossCause
 
 
 class PeerChange(StrEnum):
@@ -181,6 +217,8 @@ Effect = (
     | Subscribe
     | Unsubscribe
     | PublishFrame
+    | Deliver
+    | Lost
     | PeerChanged
     | RevocationsAdopted
     | Incident

@@ -7,9 +7,11 @@ so that a batch passes through in one call:
 
     broadcast_received(tag, frame) → Delivery | None      a sealed batch, opened, decoded, accounted
     direct_received(peer, frame)   → message | None       a request, reply, directed batch …
+What fills a hole late comes as ``Deliver`` effects, what never comes as ``Lost``.
 
 The parts: ``directory`` (records, hints, gossip; under it the intro plane), ``links`` (direct plane), ``broadcast`` (sealing,
-tags), ``subscriber`` (our interests, barriers), ``audience`` (theirs), ``receiver`` (sealed frames in), ``router`` (who wants
+tags), ``subscriber`` (our interests, barriers), ``audience`` (theirs), ``receiver`` (sealed frames in),
+``accounts`` (what of them is missing), ``outgoing`` (what we have published), ``router`` (who wants
 what).  This module only passes things between them.
 
 ``clock`` is monotonic seconds; ``now`` is wall-clock seconds since the Unix epoch,
@@ -23,10 +25,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from mesh.config import Config
+from mesh.core.accounts import Accounts
 from mesh.core.audience import Audience, Subscribed
 from mesh.core.broadcast import Broadcast
 from mesh.core.codec import decode_direct
-from mesh.core.directory import RECORD_LIFETIME, Directory
+from mesh.core.directory import Directory, first_record
 from mesh.core.effects import (
     Effect,
     Incident,
@@ -48,23 +51,19 @@ from mesh.core.messages import (
     KeyWantedMessage,
     PingMessage,
     PongMessage,
+    PositionsMessage,
     RecordMessage,
+    RepairedMessage,
+    RepairMessage,
     RevocationsMessage,
 )
+from mesh.core.outgoing import Outgoing
 from mesh.core.receiver import QUIET, Delivery, Receiver
 from mesh.core.router import Router
 from mesh.core.session import Session
 from mesh.core.standing import Standing
 from mesh.core.subscriber import Subscriber
-from mesh.core.types import (
-    PROTOCOL_VERSIONS,
-    Address,
-    NodeId,
-    RandomBytes,
-    Reason,
-    RemoteProtocolError,
-    node_id,
-)
+from mesh.core.types import Address, NodeId, RandomBytes, Reason, RemoteProtocolError, node_id
 
 __all__ = ["Engine"]
 
@@ -87,17 +86,7 @@ class Engine:
         self._wall = now - clock
         self._effects: list[Effect] = []
         self.rejected: Counter[str] = Counter()
-        record = NodeRecord(
-            mesh=papers.mesh,
-            link_key=link_key,
-            name=name,
-            incarnation=int(now * 1000),
-            version=1,
-            addresses=(),
-            issued=int(now),
-            expires=int(now) + RECORD_LIFETIME,
-            versions=PROTOCOL_VERSIONS,
-        )
+        record = first_record(papers.mesh, link_key, name, now)
         self._introducer = Introducer(
             papers.ca_public_key, papers.certificate, sign_record(papers.key, record), papers.revocations
         )
@@ -112,13 +101,16 @@ class Engine:
             config, rng, self.node, self._interests, self._attach_message, self._ended, self._effects
         )
         self.subscriber = Subscriber(self._interests, self.router, self.broadcast, self.links, self._effects)
-        self.audience = Audience(self.broadcast, self.links, self._effects, self._reject)
+        self.outgoing = Outgoing(config, self.broadcast, self.router, self._effects)
+        self.audience = Audience(self.broadcast, self.links, self.outgoing, self._effects, self._reject)
+        self.accounts = Accounts(config, rng, self.links, self.router, self._effects)
         self.receiver = Receiver(
             config,
             self.broadcast,
             self.links,
             self.router,
             self.subscriber,
+            self.accounts,
             self._effects,
             self.rejected_from,
         )
@@ -223,7 +215,7 @@ class Engine:
                     self._reject(Reason.UNEXPECTED)
                     return None
                 return message
-            if len(frame) > self.config.limits.control_bytes:
+            if len(frame) > self.config.limits.control_bytes and type(message) is not RepairedMessage:
                 raise RemoteProtocolError(Reason.BAD_LENGTH, "control message")
             handler(self, session, message, clock)
         except RemoteProtocolError as error:
@@ -240,6 +232,7 @@ class Engine:
         attached = self.links.heard_attach(session, message, clock)
         if attached.new:
             self.router.remove_peer(session.node)
+            self.accounts.renewed(session.node)
         if attached.new or attached.rekeyed:
             self.broadcast.forget_tags(session.node)
         self.standing.compare(session)
@@ -268,9 +261,6 @@ class Engine:
             self.links.ban(session.node, clock, self.config.redial_max)
             self.links.end(session, message.text or "ended the link", clock)
 
-    def _on_ping(self, session: Session, message: PingMessage, clock: float) -> None:
-        self.links.heard_ping(session, message, self.load())
-
     def _on_pong(self, session: Session, message: PongMessage, clock: float) -> None:
         self.pongs.append((session.node, message.token, self.links.heard_pong(session, message, clock)))
         if session.rekeying == message.token and self.links.reconnect_broadcast(session):
@@ -289,22 +279,10 @@ class Engine:
             self.router.add(session.node, change.added)
         self._progress(session, clock)
 
-    def _on_interests_wanted(self, session: Session, message: InterestsWantedMessage, clock: float) -> None:
-        self._effects += [SendDirect(session.node, page) for page in self._interests.snapshot()]
-
-    def _on_key(self, session: Session, message: KeyMessage, clock: float) -> None:
-        self.receiver.add_key(session, message.key)
-
     def _on_key_wanted(self, session: Session, message: KeyWantedMessage, clock: float) -> None:
         ours = self.broadcast.announcement()
         if message.key_id == ours.key_id:
             self._effects.append(SendDirect(session.node, KeyMessage(list(ours))))
-
-    def _on_record(self, session: Session, message: RecordMessage, clock: float) -> None:
-        self.directory.heard_record(session, message.record, clock, clock + self._wall)
-
-    def _on_gossip(self, session: Session, message: GossipMessage, clock: float) -> None:
-        self.directory.heard_gossip(message, clock, clock + self._wall)
 
     def _on_revocations(self, session: Session, message: RevocationsMessage, clock: float) -> None:
         self.standing.heard_revocations(session, message, clock)
@@ -318,6 +296,7 @@ class Engine:
     def subscription_set(self, clock: float) -> None:
         """The verdicts given since the last call are carried out: answer the barriers among them."""
         for session in list(self.links.sessions.values()):
+            self.outgoing.settle_for(session, clock)
             if session.barriers:
                 self._progress(session, clock)
 
@@ -331,12 +310,14 @@ class Engine:
         self, kind: str, pattern: str, clock: float, *, group: str = "", history: int = 0, mode: int = 0
     ) -> InterestEntry:
         """A subscription or responder of ours begins: tell everybody."""
-        return self.subscriber.add(kind, pattern, clock, group=group, history=history, mode=mode)
+        entry = self.subscriber.add(kind, pattern, clock, group=group, history=history, mode=mode)
+        self.accounts.subscribed(self.subscriber.version)
+        return entry
 
     def remove_interest(self, entry: InterestEntry) -> None:
         """It ended."""
         self.subscriber.remove(entry)
-        self.receiver.forget_unsubscribed()
+        self.accounts.forget_unsubscribed()
 
     # -- leaving and peers -----------------------------------------------------------
 
@@ -354,6 +335,7 @@ class Engine:
             self.introductions.dialer.lost(session.node, self._ticked)
         self.router.remove_peer(session.node)
         self.broadcast.forget(session.node)
+        self.accounts.ended(session.node, self._ticked)
         self.subscriber.end_barrier_if_proven()
 
     # -- time ------------------------------------------------------------------------
@@ -367,6 +349,8 @@ class Engine:
         self.directory.dial_due(clock)
         self.subscriber.timer(clock)
         self.receiver.timer(clock)
+        self.accounts.timer(clock)
+        self.outgoing.timer(clock)
         self.directory.timer(clock, now)
 
     def awoke(self, clock: float) -> None:
@@ -380,6 +364,8 @@ class Engine:
             self.links.deadline(),
             self.subscriber.barrier_at,
             self.receiver.deadline(),
+            self.accounts.deadline(),
+            self.outgoing.deadline(),
         )
         return max(clock, min(times))
 
@@ -387,13 +373,22 @@ class Engine:
 _HANDLERS: Final[dict[type[Any], Any]] = {
     AttachMessage: Engine._on_attach,
     GoodbyeMessage: Engine._on_goodbye,
-    PingMessage: Engine._on_ping,
+    PingMessage: lambda engine, session, message, clock: engine.links.heard_ping(
+        session, message, engine.load()
+    ),
     PongMessage: Engine._on_pong,
+    PositionsMessage: lambda engine, *heard: engine.accounts.positions(*heard),
+    RepairMessage: lambda engine, *heard: engine.outgoing.repair(*heard),
+    RepairedMessage: lambda engine, *heard: engine.accounts.repaired(*heard),
     InterestsMessage: Engine._on_interests,
-    InterestsWantedMessage: Engine._on_interests_wanted,
-    KeyMessage: Engine._on_key,
+    InterestsWantedMessage: lambda engine, session, *_: engine.links.tell_interests(session),
+    KeyMessage: lambda engine, session, message, clock: engine.receiver.add_key(session, message.key),
     KeyWantedMessage: Engine._on_key_wanted,
-    RecordMessage: Engine._on_record,
-    GossipMessage: Engine._on_gossip,
+    RecordMessage: lambda engine, session, message, clock: engine.directory.heard_record(
+        session, message.record, clock, clock + engine._wall
+    ),
+    GossipMessage: lambda engine, _, message, clock: engine.directory.heard_gossip(
+        message, clock, clock + engine._wall
+    ),
     RevocationsMessage: Engine._on_revocations,
 }

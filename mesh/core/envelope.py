@@ -37,9 +37,11 @@ __all__ = [
     "LAST",
     "CHACHA20_POLY1305",
     "HEADER_SIZE",
+    "KEPT",
     "MAGIC",
     "MAX_EPOCHS_AHEAD",
     "OVERHEAD",
+    "TAIL",
     "VERSION",
     "Header",
     "OpeningKey",
@@ -53,6 +55,10 @@ BARRIER: Final = 2
 """Frame type: the echo of a barrier; the plaintext is empty."""
 LAST: Final = 3
 """Frame type: the sender leaves, and nothing follows on this connection; the plaintext is empty."""
+KEPT: Final = 4
+"""Frame type: a ``Batch`` that the publisher keeps for a while, to repair losses."""
+TAIL: Final = 5
+"""Frame type: the publisher fell silent on a topic; the plaintext is a ``Tail``."""
 
 AES_256_GCM: Final = 1
 CHACHA20_POLY1305: Final = 2  # RFC 8439, for CPUs without AES instructions

@@ -138,7 +138,7 @@ class Links:
         session.attach_deadline = clock + self._config.attach_timeout
         self._effects.append(OpenLink(session.node, session.introduced.record.link_key, address.direct))
         self._attach(session)
-        self._effects += [SendDirect(session.node, page) for page in self._interests.snapshot()]
+        self.tell_interests(session)
 
     def _attach(self, session: Session) -> None:
         self._effects.append(SendDirect(session.node, self._attach_message(session)))
@@ -213,6 +213,10 @@ class Links:
         if session.liveness.heard(clock) and session.joined:
             self.version += 1
             self._effects.append(PeerChanged(session.node, PeerChange.RECOVERED, "heard again"))
+
+    def tell_interests(self, session: Session) -> None:
+        """Tell a peer all of our interests."""
+        self._effects += [SendDirect(session.node, page) for page in self._interests.snapshot()]
 
     def ping(self, session: Session, clock: float) -> int:
         """Ask it; the token that its answer will carry."""

@@ -47,11 +47,15 @@ __all__ = [
     "KeyWantedMessage",
     "PingMessage",
     "PongMessage",
+    "PositionsMessage",
     "RecordMessage",
     "RefuseMessage",
+    "RepairMessage",
+    "RepairedMessage",
     "ReplyMessage",
     "RequestMessage",
     "RevocationsMessage",
+    "Tail",
     "WelcomeMessage",
     "forms",
 ]
@@ -383,6 +387,36 @@ class CreditMessage(NamedTuple):
     replies: int
 
 
+class PositionsMessage(NamedTuple):
+    """Where the streams of the sender stand as subscriptions of the receiver become live.
+
+    ``version`` is that of the barrier that is answered behind it; each of ``positions`` is
+    (number of the subscription, topic, next number, first number kept or None).
+    """
+
+    version: int
+    positions: list[list[Any]]
+    last: bool
+
+
+class RepairMessage(NamedTuple):
+    """Messages of the receiver's that the sender misses: numbers from ``first`` up to ``end``."""
+
+    topic: str
+    first: int
+    end: int
+
+
+class RepairedMessage(NamedTuple):
+    """One kept batch again (None: there is none left). ``kept`` is the oldest number still kept; ``last``
+    ends the answer, if not the hole."""
+
+    topic: str
+    kept: int
+    batch: bytes | None
+    last: bool
+
+
 DirectMessage = (
     AttachMessage
     | GoodbyeMessage
@@ -401,6 +435,9 @@ DirectMessage = (
     | ErrorMessage
     | CancelMessage
     | CreditMessage
+    | PositionsMessage
+    | RepairMessage
+    | RepairedMessage
 )
 
 
@@ -421,6 +458,17 @@ class Batch(NamedTuple):
     kinds: int | bytes
     values: list[bytes]
     headers: Mapping[int, Headers] | None
+
+
+class Tail(NamedTuple):
+    """The publisher has published nothing on ``topic`` for a moment: ``next`` is the number that comes next.
+
+    ``kept`` is the oldest number it keeps, None if it keeps none.
+    """
+
+    topic: str
+    next: int
+    kept: int | None
 
 
 # -- the tables ---------------------------------------------------------------
@@ -450,6 +498,17 @@ def _interest_entry(value: Any) -> bool:
 
 def _node_pair(value: Any) -> bool:
     return type(value) is list and len(value) == 2 and all(map(_bytes, value))
+
+
+_position_forms: tuple[Form, ...] = (_uint, _topic, _uint, _optional(_uint))
+
+
+def _position(value: Any) -> bool:
+    return (
+        type(value) is list
+        and len(value) >= 4
+        and all(form(item) for form, item in zip(_position_forms, value, strict=False))
+    )
 
 
 INTRO: Final[dict[int, tuple[type[Any], tuple[Form, ...]]]] = {
@@ -484,6 +543,9 @@ DIRECT: Final[dict[int, tuple[type[Any], tuple[Form, ...]]]] = {
     35: (ErrorMessage, (_uint, _text(256), _text(4096), _uint)),
     36: (CancelMessage, (_uint,)),
     37: (CreditMessage, (_uint, _uint)),
+    40: (PositionsMessage, (_uint, _each(_position, 4096), _bool)),
+    41: (RepairMessage, (_topic, _uint, _uint)),
+    42: (RepairedMessage, (_topic, _uint, _optional(_bytes), _bool)),
 }
 """Direct plane: code → message, forms of its fields."""
 
@@ -534,5 +596,6 @@ def _batch_headers(value: Any) -> bool:
 
 
 forms: Final[dict[type[Any], tuple[Form, ...]]] = {
-    Batch: (_topic, _uint, _uint, lambda v: _kind(v) or _bytes(v), _all_bytes, _batch_headers)
+    Batch: (_topic, _uint, _uint, lambda v: _kind(v) or _bytes(v), _all_bytes, _batch_headers),
+    Tail: (_topic, _uint, _optional(_uint)),
 }

@@ -1,8 +1,7 @@
 """Sealed frames in: opened, judged, accounted, and handed on as batches.
 
 (tag, frame) → the keyring authenticates and opens it → a barrier's echo goes to the subscriber, a last
-frame to the links; a batch is
-decoded, its sequence checked against the publisher's others → ``Delivery``.  A frame whose key we
+frame to the links; a batch is decoded, its numbers checked against the publisher's others (``accounts``) → ``Delivery``.  A frame whose key we
 do not have yet is held for a moment while the key is asked for.  Every other failure is
 counted by its reason; those of frames that did authenticate may, by the table of ``strikes``, end
 their sender's link, and many that did not are an incident.
@@ -15,14 +14,14 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from mesh.config import Config
+from mesh.core.accounts import Accounts
 from mesh.core.broadcast import Broadcast
-from mesh.core.codec import decode_batch
+from mesh.core.codec import decode_batch, decode_tail
 from mesh.core.effects import Effect, Incident, SendDirect
-from mesh.core.envelope import BARRIER, LAST, OpeningKey
+from mesh.core.envelope import BARRIER, KEPT, LAST, TAIL, OpeningKey
 from mesh.core.links import Links
 from mesh.core.messages import Batch, KeyAnnouncement, KeyWantedMessage
 from mesh.core.router import Router
-from mesh.core.sequence import StreamSequences
 from mesh.core.session import Session
 from mesh.core.strikes import Strikes
 from mesh.core.subscriber import Subscriber
@@ -35,7 +34,6 @@ QUIET: Final = 0.05
 
 _HELD: Final = 1.0  # seconds for which a frame of an unknown key is held
 _KEY_ID: Final = slice(6, 14)  # where the header has it (``envelope``)
-_REMEMBERED: Final = 256  # departed peers whose sequence numbers are remembered
 
 
 class Delivery(NamedTuple):
@@ -44,7 +42,7 @@ class Delivery(NamedTuple):
     ``skip`` leading messages were delivered before; ``lost`` messages are missing in front of it.
     """
 
-    session: Session
+    publisher: NodeId
     batch: Batch
     skip: int
     lost: int
@@ -60,6 +58,7 @@ class Receiver:
         links: Links,
         router: Router,
         subscriber: Subscriber,
+        accounts: Accounts,
         effects: list[Effect],
         rejected: Callable[[Session | None, Reason, float], None],
     ) -> None:
@@ -70,7 +69,7 @@ class Receiver:
         self._subscriber = subscriber
         self._effects = effects
         self._rejected = rejected
-        self._sequences: dict[NodeId, StreamSequences] = {}
+        self._accounts = accounts
         self._held: deque[tuple[float, bytes, bytes]] = deque()
         self._keys_wanted: dict[bytes, float] = {}
         self._released: list[tuple[bytes, bytes]] = []
@@ -88,6 +87,12 @@ class Receiver:
                 self._links.heard(session, clock)
             if opened.type == BARRIER:
                 self._subscriber.echoed(session, tag)
+                self._accounts.echoed(session, clock)
+                return None
+            if opened.type == TAIL:
+                tail = decode_tail(opened.plaintext)
+                if self._router.subscribed(tail.topic):
+                    self._accounts.tail(session.node, tail, clock)
                 return None
             if opened.type == LAST:
                 self._links.heard_last(session, clock)
@@ -98,23 +103,11 @@ class Receiver:
             return None
         if not self._router.subscribed(batch.topic):
             return None  # a tag let it through by chance, or we have just unsubscribed
-        seen = self._sequences_of(session.node).observe(batch.topic, batch.sequence, len(batch.values))
-        return Delivery(session, batch, seen.fresh_from, seen.lost)
-
-    def _sequences_of(self, node: NodeId) -> StreamSequences:
-        # They outlive the session, so that what was lost between two sessions is counted.
-        sequences = self._sequences.get(node)
-        if sequences is None:
-            if len(self._sequences) >= _REMEMBERED + len(self._links.sessions):
-                gone = next(n for n in self._sequences if n not in self._links.sessions)
-                del self._sequences[gone]
-            sequences = self._sequences[node] = StreamSequences()
-        return sequences
-
-    def forget_unsubscribed(self) -> None:
-        """We do not follow some topics any more: a gap in them is no loss."""
-        for sequences in self._sequences.values():
-            sequences.forget_if(lambda topic: not self._router.subscribed(topic))
+        if opened.type == KEPT:
+            fresh = self._accounts.kept(session.node, batch, clock)
+            return None if fresh is None else Delivery(session.node, batch, fresh.skip, 0)
+        seen = self._accounts.observe(session.node, batch)
+        return Delivery(session.node, batch, seen.fresh_from, seen.lost)
 
     # -- bad frames, and keys that come late -----------------------------------------
 

@@ -15,6 +15,8 @@ one from the peer means that it forgot everything, and so do we.
 
 from __future__ import annotations
 
+from typing import Any
+
 from mesh.core.farewell import Farewell
 from mesh.core.handshake import Introduced
 from mesh.core.interest import RemoteInterests
@@ -55,10 +57,14 @@ class Session:
         "mine",
         "node",
         "old_subscriber",
+        "positioned",
+        "positions",
         "probe_sent",
         "rekeying",
+        "resubscribed",
         "revocations",
         "rtt",
+        "settled",
         "starved_at",
         "strikes",
         "theirs",
@@ -94,6 +100,10 @@ class Session:
         self.live = -1  # the version of ITS interests whose barrier we have echoed
         self.barriers: list[tuple[bytes, int]] = []  # its barriers that wait for its interests
         self.starved_at = float("inf")  # since when they have been waiting
+        self.positions: list[list[Any]] = []  # where its streams stand, until its echo makes them count …
+        self.positioned = -1  # … of the barrier of this version; -1 until all of them have come
+        self.settled = -1  # the version of OUR interests up to which its positions have counted
+        self.resubscribed = False  # a subscription of its came again: its connection to us was lost
         self.joined = False
         self.farewell: Farewell | None = None  # it said goodbye
         self.finished = False  # its last frame on the broadcast plane has arrived
@@ -128,6 +138,8 @@ class Session:
             self.interests = RemoteInterests(self.interests.limit)
             self.live = -1
             self.confirmed = -1
+            self.positions.clear()
+            self.positioned = self.settled = -1
             self.barriers.clear()
             self.old_subscriber = False
             self.answered = False

@@ -8,6 +8,7 @@ frames, which its subscriber sees as a gap, and nobody else does.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -31,6 +32,7 @@ class Airlock:
         self._bytes = 0
         self._filled = trio.Event()
         self._emptied = trio.lowlevel.ParkingLot()
+        self.passed_over: Callable[[bytes], None] = lambda tag: None  # told when that happens to a frame
         self.lossy = 0  # frames sent while some subscriber's pipe was full: that one lost them
         self.full = False
 
@@ -57,6 +59,7 @@ class Airlock:
                 elif trio.current_time() >= give_up:
                     self._transport.publish_lossy(tag, frame)
                     self.lossy += 1
+                    self.passed_over(tag)
                 else:
                     with trio.move_on_at(give_up):
                         await self._transport.wait_publishable()

@@ -11,17 +11,33 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from mesh.core.effects import LossCause, Lost
 from mesh.core.messages import Batch
 from mesh.core.receiver import Delivery
 from mesh.core.router import LOCAL, Member, Router
 from mesh.core.types import NodeId
-from mesh.node.message import Origin, Peer
+from mesh.node.message import MessagesLost, Origin, Peer
 from mesh.node.subscription import Subscription
+from mesh.node.watch import Watch, Watches
 
-__all__ = ["Inbox", "Turns"]
+__all__ = ["Inbox", "LossWatch", "Turns"]
 
+
+_UNSUBSCRIBED: Final = "unsubscribed"
+"""Why messages are dropped that nobody wants any more when they could be taken."""
 
 _GROUPS: Final = 4096  # whose turns are remembered
+
+
+class LossWatch(Watch[MessagesLost]):
+    """Made by ``node.watch_losses``: an async iterator of ``MessagesLost``.
+
+    A watcher that does not read loses the oldest events; ``dropped`` counts them. It ends
+    when the node closes.
+    """
+
+    async def __anext__(self) -> MessagesLost:
+        return await super().__anext__()
 
 
 class Turns:
@@ -44,10 +60,13 @@ class Inbox:
         self._router = router
         self._turns = turns
         self.subscriptions: dict[int, Subscription] = {}
-        self.received = self.lost = self.duplicates = 0
+        self.received = self.lost = self.duplicates = self.repaired = 0
+        self.lost_by_cause: Counter[LossCause] = Counter()
+        self.losses: Watches[MessagesLost] = Watches()
         self.received_from: Counter[NodeId] = Counter()
         self.lost_from: Counter[NodeId] = Counter()
-        self._past_delivered = self._past_dropped = 0  # of subscriptions that have ended
+        self._past_delivered = 0  # of subscriptions that have ended
+        self._past_dropped: Counter[str] = Counter()  # … by reason
 
     def end(self, number: int) -> bool:
         """A subscription ends; what it counted stays counted. False if it had ended before."""
@@ -55,7 +74,8 @@ class Inbox:
         if subscription is None:
             return False
         self._past_delivered += subscription.delivered
-        self._past_dropped += subscription.dropped + subscription.queued
+        self._past_dropped[subscription.overflow] += subscription.dropped
+        self._past_dropped[_UNSUBSCRIBED] += subscription.queued
         return True
 
     @property
@@ -64,7 +84,14 @@ class Inbox:
 
     @property
     def dropped(self) -> int:
-        return self._past_dropped + sum(s.dropped for s in self.subscriptions.values())
+        return self._past_dropped.total() + sum(s.dropped for s in self.subscriptions.values())
+
+    def dropped_by_reason(self) -> dict[str, int]:
+        """By the overflow policy that dropped them; what waited, or was under way, as its subscription ended."""
+        reasons = Counter(self._past_dropped)
+        for subscription in self.subscriptions.values():
+            reasons[subscription.overflow] += subscription.dropped
+        return {reason: count for reason, count in reasons.items() if count}
 
     def forget(self, node: NodeId) -> None:
         """The peer left: its own counts go, the node's stay."""
@@ -72,24 +99,41 @@ class Inbox:
         del self.lost_from[node]
 
     def deliver(self, delivery: Delivery, sender: Peer) -> None:
-        """A batch of the broadcast plane."""
-        session, batch, skip, lost = delivery
-        node = session.node
+        """A batch of the broadcast plane, or one that was repaired."""
+        node, batch, skip, lost = delivery
         self.duplicates += skip
         numbers = self._router.route(batch.topic).local
         if lost:
-            self.lost += lost
-            self.lost_from[node] += lost
-            for number in numbers:
-                self.subscriptions[number].lost += lost
+            self.count_lost(
+                Lost(node, batch.topic, batch.sequence - lost, batch.sequence, LossCause.NETWORK), sender
+            )
         fresh = len(batch.values) - skip
         if fresh <= 0:
             return
         self.received += fresh
         self.received_from[node] += fresh
+        if not numbers:
+            self._past_dropped[_UNSUBSCRIBED] += fresh  # it unsubscribed while this was awaited
         origin = Origin(batch, sender)
         for number in numbers:
             self.subscriptions[number].feed(origin, batch, skip)
+
+    def watch(self) -> LossWatch:
+        """For a program that wants to know of each loss."""
+        watch = LossWatch()
+        self.losses.add(watch)
+        return watch
+
+    def count_lost(self, loss: Lost, sender: Peer) -> None:
+        """Messages that will never come."""
+        node, topic, first, end, cause = loss
+        count = end - first
+        self.lost += count
+        self.lost_from[node] += count
+        self.lost_by_cause[cause] += count
+        for number in self._router.route(topic).local:
+            self.subscriptions[number].lost += count
+        self.losses.feed(MessagesLost(sender, cause.value, topic, first, count))
 
     def deliver_directed(self, node: NodeId, group: str, batch: Batch, sender: Peer) -> None:
         """A batch over the direct plane: for one member of a group, or for all that match."""
@@ -105,7 +149,7 @@ class Inbox:
         self.received += fresh
         self.received_from[node] += fresh
         if not numbers:
-            self._past_dropped += fresh  # it unsubscribed while this was under way
+            self._past_dropped[_UNSUBSCRIBED] += fresh  # it unsubscribed while this was under way
             return
         origin = Origin(batch, sender)
         for number in numbers:

@@ -18,6 +18,7 @@ from mesh.errors import ValueEncodingError
 
 __all__ = [
     "Message",
+    "MessagesLost",
     "Origin",
     "Peer",
     "PeerEvent",
@@ -154,3 +155,16 @@ class PeerRecovered(PeerEvent):
 
 class PeerLeft(PeerEvent):
     """The peer said goodbye, stayed silent for too long, or was cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesLost(PeerEvent):
+    """Messages of ``peer`` on ``topic`` will never come: ``count`` of them, from number ``first`` on.
+
+    ``why`` is ``"network"`` (a link or a full pipe lost them, and the publisher is not reliable), ``"not_kept"``
+    (a reliable publisher's ring had moved on) or ``"publisher_gone"`` (it left before it could repair).
+    """
+
+    topic: str = ""
+    first: int = 0
+    count: int = 0

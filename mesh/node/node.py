@@ -26,6 +26,8 @@ from mesh.core.topic import check_pattern, check_program_pattern, check_program_
 from mesh.discovery.base import Discovery, Status
 from mesh.errors import ConfigError, ForkError, NodeClosed, NoResponders
 from mesh.node.background import background
+from mesh.node.inbox import LossWatch
+from mesh.node.keeping import keep
 from mesh.node.lookout import Lookout
 from mesh.node.message import Peer
 from mesh.node.presence import PeerWatch
@@ -115,6 +117,7 @@ class Node:
             with trio.move_on_after(self.config.drain_timeout):
                 board.publishing.flush()
                 await board.publishing.airlock.flush()
+                await board.repairs()
                 await board.outbox.flush()
             self._engine.say_goodbye(trio.current_time())
             self._pump.apply()
@@ -155,6 +158,11 @@ class Node:
         beginning with the peers that are present."""
         self._check_open()
         return self._presence.watch()
+
+    def watch_losses(self) -> LossWatch:
+        """An async iterator of ``MessagesLost``: each range of messages that will never come, as it is noticed."""
+        self._check_open()
+        return self._board.inbox.watch()
 
     async def wait_for_peers(self, n: int = 1) -> None:
         """Return when at least ``n`` peers are in the mesh."""
@@ -202,14 +210,25 @@ class Node:
         await self._board.send(node, DirectedMessage("", encode_batch(batch)))
 
     def publisher(
-        self, topic: str, *, reliable: bool = False, history: int = 0, retain: bool = False
+        self,
+        topic: str,
+        *,
+        reliable: bool = False,
+        history: int = 0,
+        retain: bool = False,
+        ring: int | None = None,
     ) -> Publisher:
-        """The fast way to publish many values on one topic."""
+        """The fast way to publish much on one topic, and the reliable one.
+
+        With ``reliable`` the latest ``ring`` bytes (None: ``config.ring_bytes``) published here are kept, as long as the
+        node is open: subscribers that miss something get it from there, in order and once. What they miss
+        for longer they see as ``MessagesLost``. Raises ``TopicError``, ``ConfigError``.
+        """
         self._check_open()
-        for key, asked in (("reliable", reliable), ("history", history), ("retain", retain)):
-            if asked:
-                raise ConfigError("this version does not have it: leave it out", key=key)
-        return Publisher(self._publishing.stream(check_program_topic(topic)), self._publishing)
+        stream = self._publishing.stream(check_program_topic(topic))
+        kept = self._engine.outgoing
+        keep(kept, stream.line, self.config, reliable=reliable, history=history, retain=retain, ring=ring)
+        return Publisher(stream, self._publishing)
 
     # -- subscribe -----------------------------------------------------------------
 

@@ -6,10 +6,8 @@ The engine's ``PeerChanged`` → a fresh ``Peer`` snapshot → the ``peers`` map
 
 from __future__ import annotations
 
-import weakref
-from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Final, Self
+from collections.abc import Callable
+from typing import Final
 
 import trio
 from trio.lowlevel import ParkingLot
@@ -21,6 +19,7 @@ from mesh.core.router import LOCAL
 from mesh.core.types import NodeId
 from mesh.errors import MeshError, PeerGone, RequestTimeout, UnknownPeer
 from mesh.node.message import Peer, PeerEvent, PeerJoined, PeerLeft, PeerRecovered, PeerSuspected
+from mesh.node.watch import Watch, Watches
 
 __all__ = ["PeerWatch", "Presence"]
 
@@ -31,43 +30,16 @@ _EVENTS: Final[dict[PeerChange, type[PeerEvent]]] = {
     PeerChange.LEFT: PeerLeft,
 }
 
-_KEPT: Final = 4096
-"""Events kept for a watcher that does not read: a mesh of 200 restarting a few times."""
 
-
-class PeerWatch:
+class PeerWatch(Watch[PeerEvent]):
     """Made by ``node.watch_peers``: an async iterator of events, beginning with those present.
 
     A watcher that does not read loses the oldest events; ``dropped`` counts them. It ends
     when the node closes.
     """
 
-    def __init__(self, present: Iterable[PeerEvent]) -> None:
-        self._events: deque[PeerEvent] = deque(present, maxlen=_KEPT)
-        self._waiting = ParkingLot()
-        self._ended = False
-        self.dropped = 0
-
-    def feed(self, event: PeerEvent) -> None:
-        if len(self._events) == _KEPT:
-            self.dropped += 1
-        self._events.append(event)
-        self._waiting.unpark_all()
-
-    def end(self) -> None:
-        self._ended = True
-        self._waiting.unpark_all()
-
-    def __aiter__(self) -> Self:
-        return self
-
     async def __anext__(self) -> PeerEvent:
-        await trio.lowlevel.checkpoint()
-        while not self._events:
-            if self._ended:
-                raise StopAsyncIteration
-            await self._waiting.park()
-        return self._events.popleft()
+        return await super().__anext__()
 
 
 class Presence:
@@ -79,7 +51,7 @@ class Presence:
         self.own = own
         self.peers: dict[NodeId, Peer] = {}
         self.changed = ParkingLot()
-        self._watches: weakref.WeakSet[PeerWatch] = weakref.WeakSet()
+        self._watches: Watches[PeerEvent] = Watches()
         self._pings: dict[tuple[NodeId, int], trio.Event] = {}
 
     def watch(self) -> PeerWatch:
@@ -89,8 +61,7 @@ class Presence:
 
     def close(self) -> None:
         """Nobody waits any longer."""
-        for watcher in list(self._watches):
-            watcher.end()
+        self._watches.end()
         for arrived in self._pings.values():
             arrived.set()
         self.changed.unpark_all()
@@ -159,9 +130,7 @@ class Presence:
             peer = self.peers[node] = self._snapshot(node)
         else:
             return  # it has left in the same step, which is the next change told here
-        event = _EVENTS[change.change](peer, change.why)
-        for watcher in list(self._watches):
-            watcher.feed(event)
+        self._watches.feed(_EVENTS[change.change](peer, change.why))
 
     # -- round trips ---------------------------------------------------------------
 

@@ -23,7 +23,9 @@ import trio
 
 from mesh.config import Config
 from mesh.core.codec import encode_batch, encode_value
+from mesh.core.envelope import BATCH, KEPT
 from mesh.core.messages import RAW, Batch
+from mesh.core.outgoing import Line
 from mesh.core.router import LOCAL, Member, Route
 from mesh.core.types import NodeId
 from mesh.errors import MeshError, MessageTooLarge, NodeClosed, ValueEncodingError
@@ -47,7 +49,10 @@ class Outlet(Protocol):
     def route(self, topic: str) -> Route: ...
     def route_generation(self) -> int: ...
     def deliver_local(self, numbers: tuple[int, ...], batch: Batch) -> None: ...
-    def seal(self, topic: str, plaintext: bytes) -> tuple[bytes, bytes]: ...
+    def seal(self, topic: str, plaintext: bytes, kind: int) -> tuple[bytes, bytes]: ...
+    def line(self, topic: str) -> Line: ...
+    def stir(self, line: Line) -> None: ...
+    def settle(self) -> None: ...
     def choose(self, group: str, members: tuple[Member, ...]) -> Member: ...
     def send_directed(self, peer: NodeId, group: str, batch: Batch) -> None: ...
     def check_open(self) -> None: ...
@@ -92,6 +97,7 @@ class Stream:
         self._outlet = publishing.outlet
         self._batch_bytes = publishing.outlet.config.batch_bytes
         self._last = publishing.outlet.config.batch_messages - 1
+        self.line = publishing.outlet.line(topic)
         self.sequence = 0  # of the first message of the batch being filled
         self._values: list[bytes] = []
         self._kinds: bytearray | None = None  # None while all are RAW
@@ -172,6 +178,13 @@ class Stream:
         self._headers = None
         self._size = 0
         self.sequence += count
+        line = self.line
+        line.next += count
+        ring = line.ring
+        plaintext = None
+        if ring is not None:
+            plaintext = encode_batch(batch)
+            ring.append(count, plaintext)
         outlet = self._outlet
         generation = outlet.route_generation()
         route = self._route
@@ -181,8 +194,11 @@ class Stream:
         if route.local:
             outlet.deliver_local(route.local, batch)
         if route.broadcast:
-            tag, frame = outlet.seal(self.topic, encode_batch(batch))
+            plaintext = encode_batch(batch) if plaintext is None else plaintext
+            tag, frame = outlet.seal(self.topic, plaintext, BATCH if ring is None else KEPT)
             self._publishing.airlock.send(tag, frame)
+            if not line.recent:
+                outlet.stir(line)
         for group, members in route.groups.items():
             self._to_group(group, members, batch)
 
@@ -242,6 +258,7 @@ class Publishing:
             await self._wake.wait()
             self._wake = trio.Event()
             self.flush()
+            self.outlet.settle()
 
     def forget(self, peer: NodeId) -> None:
         """The peer left: what is directed to it next begins anew."""

@@ -36,6 +36,9 @@ class Consumer(Protocol):
 
     def deliver(self, delivery: Delivery) -> None: ...
     def dispatch(self, session: Session, message: Any, clock: float) -> None: ...
+    def deliver_late(self, effect: do.Deliver) -> None: ...
+    def lost(self, loss: do.Lost) -> None: ...
+    def announce(self, tag: bytes, frame: bytes) -> None: ...
     def peer_changed(self, change: do.PeerChanged) -> None: ...
     def ponged(self, peer: NodeId, token: int, rtt: float | None) -> None: ...
     def revocations_adopted(self, encoded: bytes, secret: bytes) -> None: ...
@@ -74,7 +77,9 @@ class Pump:
             do.DisconnectBroadcast: lambda e: transport.disconnect_broadcast(e.peer),
             do.Subscribe: lambda e: transport.subscribe(e.body),
             do.Unsubscribe: lambda e: transport.unsubscribe(e.body),
-            do.PublishFrame: self._publish,
+            do.PublishFrame: lambda e: consumer.announce(e.tag, e.frame),
+            do.Deliver: consumer.deliver_late,
+            do.Lost: consumer.lost,
             do.PeerChanged: consumer.peer_changed,
             do.RevocationsAdopted: lambda e: consumer.revocations_adopted(e.encoded, e.secret),
             do.Incident: lambda e: log.warning("%s: %s", e.kind, e.detail),
@@ -122,12 +127,18 @@ class Pump:
 
     def broadcast_received(self, frames: Sequence[tuple[bytes, bytes]]) -> None:
         clock = trio.current_time()
+        changed = False
         receive, deliver = self.engine.broadcast_received, self._consumer.deliver
         for tag, frame in frames:
             delivery = receive(tag, frame, clock)
             if delivery is not None:
                 deliver(delivery)
-        if self._carry_out_all():
+            else:
+                # What it left behind (a hole that was filled, say) comes before the next frame's;
+                # or it found a hole, which is to be asked for.
+                self._carry_out_all()
+                changed = True
+        if self._carry_out_all() or changed:
             self._reschedule()
 
     def subscription_received(self, body: bytes) -> Verdict:
@@ -198,11 +209,6 @@ class Pump:
     def send(self, peer: NodeId, message: Any) -> bool:
         """Encode and queue a message for a peer; False if its queue is full."""
         return self._outbox.send(peer, encode_direct(message))
-
-    def _publish(self, effect: do.PublishFrame) -> None:
-        if not self._transport.publish(effect.tag, effect.frame):
-            # A barrier's echo on a full pipe: the subscriber repeats its barrier.
-            self._transport.publish_lossy(effect.tag, effect.frame)
 
     # -- time ----------------------------------------------------------------------
 

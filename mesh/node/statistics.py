@@ -1,7 +1,7 @@
 """What a node counted, as a frozen snapshot.
 
 Nothing is dropped that is not in here.  For a receiver that was subscribed from the start,
-published = delivered + dropped + lost + queued.
+published = delivered + dropped + lost + queued + awaited.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class PeerStatistics:
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """All of a node. ``published``, ``received``, ``delivered``, ``lost``, ``dropped`` and
-    ``repaired`` are messages; ``rejected`` is frames, broken down in ``rejected_by_reason``;
+    ``repaired`` are messages, ``lost`` and ``dropped`` with their break-down beside them; ``awaited`` are those of
+    reliable publishers that are missing and asked for, or wait behind such; ``rejected`` is frames;
     ``congested`` counts frames that were sent past a subscriber whose pipe stayed full. ``bridges`` is what the
     bridges that run on this node tell of themselves, by name.
     """
@@ -60,7 +61,10 @@ class Statistics:
     delivered: int
     lost: int
     dropped: int
+    lost_by_cause: Mapping[str, int]
+    dropped_by_reason: Mapping[str, int]
     repaired: int
+    awaited: int
     rejected: int
     rejected_by_reason: Mapping[str, int]
     duplicates: int
@@ -85,7 +89,10 @@ def collect(board: Switchboard, mechanisms: Sequence[Discovery], bridges: Mappin
         delivered=inbox.delivered,
         lost=inbox.lost,
         dropped=inbox.dropped,
-        repaired=0,
+        lost_by_cause=MappingProxyType({cause.value: n for cause, n in inbox.lost_by_cause.items()}),
+        dropped_by_reason=MappingProxyType(inbox.dropped_by_reason()),
+        repaired=inbox.repaired,
+        awaited=engine.accounts.awaited,
         rejected=sum(reasons.values()),
         rejected_by_reason=MappingProxyType(reasons),
         duplicates=inbox.duplicates,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -31,6 +31,7 @@ from mesh.core.messages import (
     ReplyMessage,
     RequestMessage,
 )
+from mesh.core.outgoing import Line
 from mesh.core.receiver import Delivery
 from mesh.core.router import LOCAL, RESPONDER, SUBSCRIPTION, Member, Route
 from mesh.core.session import Session
@@ -50,6 +51,9 @@ from mesh.transport.base import Transport
 
 __all__ = ["Switchboard"]
 
+_ASKING: Final = 0.15
+"""Seconds in which a subscriber that misses the end of what was published asks for it: a round trip, and its jitter."""
+
 
 class Switchboard:
     """Everything of one node but its nursery."""
@@ -63,6 +67,7 @@ class Switchboard:
         self.outbox = Outbox(transport, config.limits)
         self.pump = Pump(self.engine, transport, self.outbox, self)
         self.publishing = Publishing(self, transport, config)
+        self.publishing.airlock.passed_over = self._passed_over
         self.responder = Responder(self)
         self.engine.load = lambda: self.responder.load
         self.caller = Caller(self, self)
@@ -92,6 +97,7 @@ class Switchboard:
         self.publishing.airlock.close()
         self.outbox.close()
         self.presence.close()
+        self.inbox.losses.end()
 
     # -- subscriptions and responders of ours -----------------------------------------
 
@@ -153,7 +159,18 @@ class Switchboard:
     # -- what the pump brings (``pump.Consumer``) ----------------------------------------
 
     def deliver(self, delivery: Delivery) -> None:
-        self.inbox.deliver(delivery, self.presence.peer(delivery.session.node))
+        self.inbox.deliver(delivery, self.presence.peer(delivery.publisher))
+
+    def deliver_late(self, effect: do.Deliver) -> None:
+        if effect.repaired:
+            self.inbox.repaired += len(effect.batch.values) - effect.skip
+        self.deliver(Delivery(effect.peer, effect.batch, effect.skip, 0))
+
+    def lost(self, loss: do.Lost) -> None:
+        self.inbox.count_lost(loss, self.presence.peer(loss.peer))
+
+    def announce(self, tag: bytes, frame: bytes) -> None:
+        self.publishing.airlock.send(tag, frame)
 
     def dispatch(self, session: Session, message: Any, clock: float) -> None:
         node = session.node
@@ -220,9 +237,36 @@ class Switchboard:
     def deliver_local(self, numbers: tuple[int, ...], batch: Batch) -> None:
         self.inbox.deliver_local(numbers, batch, self.presence.own)
 
-    def seal(self, topic: str, plaintext: bytes) -> tuple[bytes, bytes]:
+    def seal(self, topic: str, plaintext: bytes, kind: int) -> tuple[bytes, bytes]:
         tag = self.engine.broadcast.tag(topic)
-        return tag, self.engine.broadcast.seal(tag, plaintext, trio.current_time())
+        return tag, self.engine.broadcast.seal(tag, plaintext, trio.current_time(), kind)
+
+    def line(self, topic: str) -> Line:
+        return self.engine.outgoing.line(topic)
+
+    def stir(self, line: Line) -> None:
+        self.engine.outgoing.stir(line)
+
+    def settle(self) -> None:
+        if self.engine.outgoing.stirred:
+            self.engine.outgoing.settle(trio.current_time())
+            self.pump.apply()
+
+    async def repairs(self) -> None:
+        """Tell subscribers how far we came, and wait until nobody has asked for anything for a moment."""
+        outgoing = self.engine.outgoing
+        told = trio.current_time()
+        asked = outgoing.announce_all(told)
+        self.pump.apply()
+        await self.publishing.airlock.flush()
+        until = told + _ASKING
+        while asked and trio.current_time() < until:
+            await trio.sleep_until(until)
+            until = max(until, outgoing.asked_at + _ASKING)
+
+    def _passed_over(self, tag: bytes) -> None:
+        self.engine.outgoing.passed_over(tag, trio.current_time())
+        self.pump.apply()
 
     def choose(self, group: str, members: tuple[Member, ...]) -> Member:
         return self._turns.choose(group, members)

@@ -13,9 +13,11 @@ from mesh.core.codec import (
     decode_batch,
     decode_direct,
     decode_intro,
+    decode_tail,
     encode_batch,
     encode_direct,
     encode_intro,
+    encode_tail,
 )
 from mesh.core.messages import (
     DIRECT,
@@ -40,11 +42,15 @@ from mesh.core.messages import (
     KeyWantedMessage,
     PingMessage,
     PongMessage,
+    PositionsMessage,
     RecordMessage,
     RefuseMessage,
+    RepairedMessage,
+    RepairMessage,
     ReplyMessage,
     RequestMessage,
     RevocationsMessage,
+    Tail,
     WelcomeMessage,
 )
 from mesh.core.topic import is_valid_topic
@@ -110,6 +116,14 @@ MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
     ReplyMessage: st.builds(ReplyMessage, uints, kinds, st.none() | blobs, headers, st.booleans(), uints),
     ErrorMessage: st.builds(ErrorMessage, uints, text(256), text(4096), uints),
     CancelMessage: st.builds(CancelMessage, uints),
+    PositionsMessage: st.builds(
+        PositionsMessage,
+        uints,
+        st.lists(st.tuples(uints, topics, uints, st.none() | uints).map(list), max_size=3),
+        st.booleans(),
+    ),
+    RepairMessage: st.builds(RepairMessage, topics, uints, uints),
+    RepairedMessage: st.builds(RepairedMessage, topics, uints, st.none() | blobs, st.booleans()),
     CreditMessage: st.builds(CreditMessage, uints, uints),
 }
 
@@ -275,6 +289,20 @@ def test_well_formed_garbage_is_refused_or_fits(code: int, fields: list[Any]) ->
 
 
 # -- batches ------------------------------------------------------------------------
+
+tails = st.builds(Tail, topics, uints, st.none() | uints)
+
+
+@given(tails, anything, st.integers(0, 2))
+def test_tails_there_and_back_and_nothing_else(tail: Tail, value: Any, at: int) -> None:
+    assert decode_tail(encode_tail(tail)) == tail
+    fields = list(tail)
+    fields[at] = value
+    for wrong in (cbor2.dumps(fields), cbor2.dumps(fields[:2]), encode_tail(tail) + b"\0"):
+        try:
+            assert decode_tail(wrong) == Tail._make(fields)
+        except RemoteProtocolError as error:
+            assert error.reason is Reason.BAD_MESSAGE
 
 
 @given(batches())

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.core.sequence import Observation, StreamSequences
+from mesh.core.sequence import Missing, Observation, StreamSequences
 
 batches = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 12), st.integers(1, 5)), max_size=40)
 
@@ -47,7 +47,8 @@ def test_every_drop_is_counted_and_no_repetition_delivered(
             seen = sequences.observe("t", first, size)
             delivered += size - seen.fresh_from
             lost += seen.lost
-    lost += sequences.tail("t", following)
+    missing = sequences.tail("t", following)
+    lost += missing.end - missing.first
     assert delivered + lost == sum(sizes)
     assert lost == sum(size for index, size in enumerate(sizes) if index in drops)
 
@@ -61,21 +62,54 @@ def test_the_first_batch_sets_the_start() -> None:
     assert sequences.observe("t", 46, 1) == Observation(0, 0)
 
 
-def test_expected_from_the_start() -> None:
+def test_the_publisher_says_where_it_stands() -> None:
     sequences = StreamSequences()
-    sequences.expect("t", 3)
+    assert sequences.stands_at("t", 3) == []
+    assert sequences.settle() == []
     assert sequences.observe("t", 5, 1) == Observation(2, 0)
-    sequences.expect("u", 3)
-    assert sequences.observe("u", 1, 3) == Observation(0, 2)
+    assert sequences.observe("t", 1, 3) == Observation(0, 3)
+
+
+def test_what_begins_after_all_has_been_told_begins_at_0() -> None:
+    sequences = StreamSequences()
+    sequences.observe("early", 2, 1)  # the positions are under way, and do not know of it
+    sequences.observe("first", 0, 1)
+    assert sequences.settle() == [("early", Missing(0, 2))]
+    assert sequences.observe("late", 4, 1) == Observation(4, 0)
+    assert sequences.tail("last", 6) == Missing(0, 6)
+    sequences.unsettle()  # another subscription: what it brings may have begun long ago
+    assert sequences.observe("old", 7, 1) == Observation(0, 0)
+    assert sequences.tail("older", 9) == Missing(0, 0)
+
+
+def test_a_position_that_comes_behind_the_first_batches() -> None:
+    sequences = StreamSequences()
+    sequences.observe("t", 5, 1)
+    assert sequences.stands_at("t", 3) == [Missing(3, 5)]
+    assert sequences.stands_at("t", 3) == []  # each loss once
+    assert sequences.observe("t", 6, 1) == Observation(0, 0)
+    assert sequences.stands_at("t", 9) == [Missing(7, 9)]  # another session: it went on meanwhile
+    sequences.observe("u", 1, 1)
+    assert sequences.stands_at("u", 4) == [Missing(2, 4)]
+    assert sequences.settle() == []
+
+
+def test_what_somebody_else_counts_is_old_here() -> None:
+    sequences = StreamSequences()
+    sequences.observe("t", 0, 3)
+    assert sequences.next_of("t") == 3
+    sequences.retire("t")
+    assert sequences.observe("t", 3, 2) == Observation(0, 2)
 
 
 def test_tail() -> None:
     sequences = StreamSequences()
-    assert sequences.tail("t", 7) == 0  # it has not begun …
+    nothing = Missing(0, 0)
+    assert sequences.tail("t", 7) == nothing  # it has not begun …
     assert sequences.observe("t", 5, 2) == Observation(0, 0)  # … and still begins with what comes first
-    assert sequences.tail("t", 9) == 2
-    assert sequences.tail("t", 9) == 0  # each loss once
-    assert sequences.tail("t", 4) == 0  # an announcement that was overtaken
+    assert sequences.tail("t", 9) == Missing(7, 9)
+    assert sequences.tail("t", 9) == nothing  # each loss once
+    assert sequences.tail("t", 4) == nothing  # an announcement that was overtaken
     assert sequences.observe("t", 7, 3) == Observation(0, 2)
 
 
@@ -94,6 +128,7 @@ def test_forgetting_begins_anew() -> None:
 
 def test_bounded_by_the_topics_used_last() -> None:
     sequences = StreamSequences(topics=2)
+    sequences.settle()
     sequences.observe("a", 0, 1)
     sequences.observe("b", 0, 1)
     sequences.observe("a", 1, 1)

@@ -13,13 +13,15 @@ from mesh.core.codec import (
     decode_batch,
     decode_direct,
     decode_intro,
+    decode_tail,
     encode_batch,
     encode_direct,
     encode_intro,
+    encode_tail,
 )
 from mesh.core.interest import InterestSet, RemoteInterests
 from mesh.core.keys import beacon_key
-from mesh.core.messages import DIRECT, INTRO, Batch, InterestsMessage
+from mesh.core.messages import DIRECT, INTRO, Batch, InterestsMessage, Tail
 from mesh.core.types import MeshId, NodeId, Reason, RemoteProtocolError
 from mesh.discovery.beacon import Beacon, Kind, decode, encode, read_txt, to_txt
 
@@ -74,6 +76,14 @@ def test_vectors_of_batches(vector: dict[str, Any]) -> None:
     batch = Batch(*fields, None if headers is None else dict(headers))
     assert encode_batch(batch) == encoded
     assert decode_batch(encoded) == batch
+
+
+@pytest.mark.parametrize("vector", MESSAGES["tails"])
+def test_vectors_of_tails(vector: dict[str, Any]) -> None:
+    encoded = bytes.fromhex(vector["encoded"])
+    tail = Tail(*unplain(vector["fields"]))
+    assert encode_tail(tail) == encoded
+    assert decode_tail(encoded) == tail
 
 
 @pytest.mark.parametrize("vector", MESSAGES["digests"])

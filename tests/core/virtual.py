@@ -18,6 +18,7 @@ from mesh.config import Config
 from mesh.core import effects as do
 from mesh.core.codec import encode_batch, encode_direct, encode_value
 from mesh.core.engine import Engine
+from mesh.core.envelope import BATCH, KEPT
 from mesh.core.handshake import Papers
 from mesh.core.identity import (
     Revocations,
@@ -186,7 +187,8 @@ class VirtualNode:
         self.deliveries: list[Delivery] = []
         self.messages: list[tuple[str, Any]] = []
         self.incidents: list[do.Incident] = []
-        self.sequence: Counter[str] = Counter()
+        self.losses: list[do.Lost] = []
+        self.repaired = 0
         self.carry_out()
 
     # -- a program's side ---------------------------------------------------------
@@ -199,13 +201,25 @@ class VirtualNode:
     def publish(self, topic: str, *values: Any) -> bool:
         """One batch; False if nobody wants it."""
         kind, _ = encode_value(values[0])
-        batch = Batch(topic, self.sequence[topic], 0, kind, [encode_value(v)[1] for v in values], None)
-        self.sequence[topic] += len(values)
+        line = self.engine.outgoing.line(topic)
+        batch = Batch(topic, line.next, 0, kind, [encode_value(v)[1] for v in values], None)
+        encoded = encode_batch(batch)
+        line.next += len(values)
+        if line.ring is not None:
+            line.ring.append(len(values), encoded)
         if not self.engine.router.route(topic).broadcast:
             return False
         tag = self.engine.broadcast.tag(topic)
-        self.broadcast(tag, self.engine.broadcast.seal(tag, encode_batch(batch), self.world.clock))
+        kept = BATCH if line.ring is None else KEPT
+        self.broadcast(tag, self.engine.broadcast.seal(tag, encoded, self.world.clock, kept))
+        if not line.recent:
+            self.engine.outgoing.stir(line)
+            self.engine.outgoing.settle(self.world.clock)
         return True
+
+    def keep(self, topic: str, size: int = 1 << 20) -> None:
+        """What is published on it from now on is kept, to be repaired."""
+        self.engine.outgoing.keep(self.engine.outgoing.line(topic), size)
 
     @property
     def peers(self) -> set[str]:
@@ -213,6 +227,11 @@ class VirtualNode:
 
     def received(self, topic: str) -> list[bytes]:
         return [v for d in self.deliveries if d.batch.topic == topic for v in d.batch.values[d.skip :]]
+
+    @property
+    def lost(self) -> int:
+        """Messages that this node knows to be lost."""
+        return sum(d.lost for d in self.deliveries) + sum(each.end - each.first for each in self.losses)
 
     def stop(self) -> None:
         self.engine.say_goodbye(self.world.clock)
@@ -388,6 +407,14 @@ class VirtualNode:
         delivery = self.engine.broadcast_received(tag, frame, self.world.clock)
         if delivery is not None:
             self.deliveries.append(delivery)
+
+    def _Deliver(self, effect: do.Deliver) -> None:
+        self.deliveries.append(Delivery(effect.peer, effect.batch, effect.skip, 0))
+        if effect.repaired:
+            self.repaired += len(effect.batch.values) - effect.skip
+
+    def _Lost(self, effect: do.Lost) -> None:
+        self.losses.append(effect)
 
     def _PeerChanged(self, effect: do.PeerChanged) -> None:
         name = next((n.name for n in self.world.nodes.values() if n.id == effect.peer), "?")

@@ -11,6 +11,7 @@ import trio
 
 import mesh
 from mesh.core.messages import Batch
+from mesh.core.outgoing import Line
 from mesh.core.router import Member, Route
 from mesh.core.types import NodeId
 
@@ -82,9 +83,18 @@ class FakeOutlet:
     def deliver_local(self, numbers: tuple[int, ...], batch: Batch) -> None:
         self.local.append((numbers, batch))
 
-    def seal(self, topic: str, plaintext: bytes) -> tuple[bytes, bytes]:
+    def seal(self, topic: str, plaintext: bytes, kind: int) -> tuple[bytes, bytes]:
         self.sealed.append((topic, plaintext))
         return b"tag " + topic.encode(), b"sealed " + plaintext
+
+    def line(self, topic: str) -> Line:
+        return Line(topic)
+
+    def stir(self, line: Line) -> None:
+        line.recent = True
+
+    def settle(self) -> None:
+        pass
 
     def choose(self, group: str, members: tuple[Member, ...]) -> Member:
         self.turns[group] += 1

@@ -17,11 +17,6 @@ from tests.node.fakes import as_any, node
 PEER = Peer(node(1).hex(), "peer", "member", (), "alive", None)
 
 
-class FakeSession:
-    def __init__(self) -> None:
-        self.node = node(1)
-
-
 class Room:
     """An inbox with a router, and subscriptions made by pattern and group."""
 
@@ -46,7 +41,7 @@ class Room:
 
     def deliver(self, topic: str, *values: bytes, first: int = 0, skip: int = 0, lost: int = 0) -> None:
         batch = Batch(topic, first, 0, RAW, list(values), None)
-        self.inbox.deliver(Delivery(as_any(FakeSession()), batch, skip, lost), PEER)
+        self.inbox.deliver(Delivery(node(1), batch, skip, lost), PEER)
 
     def direct(self, group: str, topic: str, *values: bytes) -> None:
         self.inbox.deliver_directed(node(1), group, Batch(topic, 0, 0, RAW, list(values), None), PEER)

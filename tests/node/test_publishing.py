@@ -334,7 +334,7 @@ async def test_waiting_for_subscribers(mesh_of: MeshOf) -> None:
 
 async def test_what_this_version_does_not_have_says_so(meshes: Meshes) -> None:
     async with meshes.open() as node:
-        for options in ({"reliable": True}, {"history": 5}, {"retain": True}):
+        for options in ({"history": 5}, {"retain": True}):
             with pytest.raises(mesh.ConfigError) as caught:
                 node.publisher("p", **options)
             assert caught.value.key in options

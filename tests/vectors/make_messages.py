@@ -122,6 +122,11 @@ DIRECT: list[tuple[int, str, list[Any]]] = [
     (35, "Error", [1, "ValueError", "no such sensor", 1]),
     (36, "Cancel", [1]),
     (37, "Credit", [1, 32]),
+    (40, "Positions", [3, [[1, "home/kitchen/temperature", 42, None], [1, "home/hall/door", 7, 3]], True]),
+    (40, "Positions", [4, [], False]),
+    (41, "Repair", ["home/hall/door", 4, 7]),
+    (42, "Repaired", ["home/hall/door", 3, b"(a batch)", False]),
+    (42, "Repaired", ["home/hall/door", 7, None, True]),
 ]
 
 BATCHES: list[list[Any]] = [
@@ -166,6 +171,9 @@ REFUSED_BATCHES: dict[str, bytes] = {
 }
 
 
+TAILS: list[list[Any]] = [["home/kitchen/temperature", 42, None], ["küche/licht", 1 << 32, 7]]
+
+
 def digest(entries: list[list[Any]]) -> bytes:
     """Of a set of interests: in whatever order they came."""
     total = 0
@@ -191,6 +199,7 @@ def messages() -> dict[str, Any]:
         "intro": table(INTRO),
         "direct": table(DIRECT),
         "batches": [{"fields": plain(fields), "encoded": cbor(fields).hex()} for fields in BATCHES],
+        "tails": [{"fields": plain(fields), "encoded": cbor(fields).hex()} for fields in TAILS],
         "digests": [
             {"entries": plain(ENTRIES[:count]), "digest": digest(ENTRIES[:count]).hex()}
             for count in range(len(ENTRIES) + 1)
