@@ -353,7 +353,7 @@ async def test_workers_serve_again_and_end_when_there_is_nothing_to_do(mesh_of: 
         with suppress(mesh.RequestTimeout):
             await left.request("t", timeout=0.5)
         with trio.fail_after(PATIENCE):
-            while idle(right):  # the last request's time is over
+            while idle(right):  # noqa: ASYNC110 - the last request's time is over; nobody tells
                 await trio.sleep(0.02)
         await left.request("t", timeout=PATIENCE)
 
