@@ -95,14 +95,19 @@ class Stream:
         self.topic = topic
         self._publishing = publishing
         self._outlet = publishing.outlet
-        self._batch_bytes = publishing.outlet.config.batch_bytes
-        self._last = publishing.outlet.config.batch_messages - 1
+        config = publishing.outlet.config
+        self._batch_bytes = config.batch_bytes
+        self._last = config.batch_messages - 1
+        # Counted for a message at least, so that a full batch is full in bytes and in messages at once.
+        self.least = config.batch_bytes // config.batch_messages
         self.line = publishing.outlet.line(topic)
         self.sequence = 0  # of the first message of the batch being filled
         self._values: list[bytes] = []
         self._kinds: bytearray | None = None  # None while all are RAW
         self._headers: dict[int, Mapping[str, str]] | None = None
         self._size = 0
+        self.room = 0  # bytes that ``append`` may still take of plain values; 0: everything takes ``add``
+        self.append = self._values.append
         self._began = 0
         self._route: Route | None = None
         self._generation = -1
@@ -116,22 +121,24 @@ class Stream:
 
     @trio.lowlevel.enable_ki_protection
     def add(self, value: Any, headers: Mapping[str, str] | None) -> bool:
-        """Append one message. True if the batch was flushed with it."""
-        values = self._values
-        if type(value) is bytes and headers is None and self._kinds is None and values:
-            # One more of the same in a batch that has room: nearly every message of a fast publisher.
-            filled = self._size + len(value) + _PER_MESSAGE
-            if filled < self._batch_bytes and len(values) < self._last:
-                values.append(value)
-                self._size = filled
-                return False
-        return self._add(value, headers)
+        """Append one message. True if the batch was flushed with it.
 
-    def _add(self, value: Any, headers: Mapping[str, str] | None) -> bool:
+        Afterwards, a publisher may ``append`` values that are ``bytes`` and have no headers itself, as long as it takes
+        what each counts from ``room`` and leaves some: nearly every message of a fast one, at half the cost.
+        """
+        if self.room:
+            if type(value) is bytes and headers is None:
+                room = self.room - max(len(value) + _PER_MESSAGE, self.least)
+                if room > 0:
+                    self.room = room
+                    self._values.append(value)
+                    return False
+            self._size = self._batch_bytes - self.room
+            self.room = 0
         kind, data = (RAW, value) if type(value) is bytes else encode_value(value)
         if len(data) > self._publishing.largest:
             raise MessageTooLarge(len(data), self._publishing.largest)
-        size = len(data) + _PER_MESSAGE
+        size = max(len(data) + _PER_MESSAGE, self.least)
         if headers is not None:
             size += _header_bytes(headers) + _PER_HEADER * len(headers)
         if self._values and self._size + size > self._batch_bytes:
@@ -155,6 +162,9 @@ class Stream:
         if self._size >= self._batch_bytes or len(values) > self._last:
             self.flush()
             return True
+        if self._kinds is None and self._headers is None:
+            self.room = self._batch_bytes - self._size
+            self.append = values.append
         return False
 
     @trio.lowlevel.enable_ki_protection
@@ -176,7 +186,7 @@ class Stream:
         self._values = []
         self._kinds = None
         self._headers = None
-        self._size = 0
+        self._size = self.room = 0
         self.sequence += count
         line = self.line
         line.next += count
@@ -288,6 +298,16 @@ class Publishing:
         return self.directed_messages + sum(stream.count for stream in self.streams.values())
 
 
+class _Shut:
+    """What a closed publisher has in place of its stream: no room."""
+
+    room = least = 0
+
+    @staticmethod
+    def append(value: bytes) -> None:
+        raise NodeClosed
+
+
 class Publisher:
     """Made by ``node.publisher``: the fast way to publish on one topic.
 
@@ -297,6 +317,7 @@ class Publisher:
     def __init__(self, stream: Stream, publishing: Publishing) -> None:
         self.topic = stream.topic
         self._stream = stream
+        self._open: Stream | type[_Shut] = stream
         self._publishing = publishing
         self._airlock = publishing.airlock
         self._closed = False
@@ -306,6 +327,15 @@ class Publisher:
 
         Raises ``MessageTooLarge``, ``ValueEncodingError``, ``NodeClosed``.
         """
+        if type(value) is bytes and headers is None:
+            stream = self._open
+            size = len(value) + _PER_MESSAGE
+            if size < stream.least:
+                size = stream.least
+            if size < stream.room:
+                stream.room -= size
+                stream.append(value)
+                return
         if self._airlock.full:
             await self._airlock.wait_room()
         if self._closed:
@@ -352,5 +382,6 @@ class Publisher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed = True
+        self._open = _Shut
         self._stream.flush()
         await trio.lowlevel.checkpoint()

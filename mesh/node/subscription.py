@@ -52,6 +52,7 @@ class _Chunk(NamedTuple):
     origin: Origin
     values: list[bytes]
     start: int
+    size: int  # bytes of the values
 
 
 def _head(values: list[bytes], most: int, most_bytes: int) -> list[bytes]:
@@ -145,7 +146,7 @@ class Subscription:
             if not values:
                 return
             size = sum(map(len, values))
-        self._chunks.append(_Chunk(origin, values, skip))
+        self._chunks.append(_Chunk(origin, values, skip, size))
         self._queued += len(values)
         self._bytes += size
         if self._waiting:
@@ -174,7 +175,7 @@ class Subscription:
             heavy = self._bytes + size - self._most_bytes
             if over <= 0 and heavy <= 0:
                 return
-            origin, values, start = self._chunks[0]
+            origin, values, start, total = self._chunks[0]
             gone = freed = 0
             while gone < len(values) and (gone < over or freed < heavy):
                 freed += len(values[gone])
@@ -182,7 +183,7 @@ class Subscription:
             if gone == len(values):
                 self._chunks.popleft()
             else:
-                self._chunks[0] = _Chunk(origin, values[gone:], start + gone)
+                self._chunks[0] = _Chunk(origin, values[gone:], start + gone, total - freed)
             self._queued -= gone
             self._bytes -= freed
             self.dropped += gone
@@ -226,7 +227,7 @@ class Subscription:
         chunk = self._chunks.popleft()
         size = len(chunk.values)
         self._queued -= size
-        self._bytes -= sum(map(len, chunk.values))
+        self._bytes -= chunk.size
         self._rest = iter(chunk.values)
         self._hand = map(Message, repeat(chunk.origin), self._rest, count(chunk.start))
         return size

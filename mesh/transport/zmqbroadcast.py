@@ -40,7 +40,7 @@ __all__ = ["BroadcastPlane"]
 
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _BURST: Final = 128
-_BURST_BYTES: Final = 256 << 10  # a few milliseconds of decoding, then others run
+_BURST_BYTES: Final = 64 << 10  # about a full batch, as many messages as a program takes in its turn
 _COMMAND: Final = 16  # "SUBSCRIBE" in front of it, as ZMTP 3.1 sends it
 _RECHECK: Final = 0.01  # s; two publishers may each take the news the other waits for
 _REFUSED_BYTES: Final = 64 << 10  # a connection: some 900 subscriptions, 3 MB; a peer whose token is on

@@ -301,6 +301,44 @@ async def test_flush_and_close_send_what_waits() -> None:
     assert len(outlet.local) == 2
 
 
+@given(
+    st.lists(
+        st.sampled_from([b"", b"x", bytes(100), bytes(113), bytes(5000), bytes(70_000), "text", 1]),
+        max_size=80,
+    ),
+    st.sampled_from([4, 512]),
+)
+def test_the_short_way_of_a_publisher_keeps_order_and_bounds(values: list[Any], most: int) -> None:
+    outlet = FakeOutlet(HERE, mesh.Config(batch_messages=most))
+    it, publishing = stream(outlet)
+    publisher = Publisher(it, publishing)
+
+    async def main() -> None:
+        for value in values:
+            await publisher.publish(value)
+        publishing.flush()
+
+    trio.run(main)
+    assert [(number, value) for number, value, _ in messages(outlet)] == list(enumerate(values))
+    for batch in batches(outlet):
+        assert len(batch.values) <= most
+        assert sum(map(len, batch.values)) <= 65536 or len(batch.values) == 1
+
+
+async def test_a_closed_publisher_stays_closed_while_another_fills_the_batch() -> None:
+    outlet = FakeOutlet(HERE)
+    it, publishing = stream(outlet)
+    async with Publisher(it, publishing) as closed:
+        await closed.publish(b"1")
+    other = Publisher(it, publishing)
+    await other.publish(b"2")
+    assert it.room > 0
+    with pytest.raises(mesh.NodeClosed):
+        await closed.publish(b"3")
+    publishing.flush()
+    assert [value for _, value, _ in messages(outlet)] == [b"1", b"2"]
+
+
 async def test_waiting_for_subscribers() -> None:
     outlet = FakeOutlet()
     it, publishing = stream(outlet)
