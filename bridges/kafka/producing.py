@@ -76,7 +76,7 @@ class Producing(Worker):
         while not self._stop:
             served = self.producer.poll(POLL)
             if served and self._waiting:
-                self.tell(self._room)
+                self.tell(self._have_room)
         # What is still queued was not confirmed, and will be sent by whoever comes after us.
         self.producer.purge()
         self.producer.flush(POLL)
@@ -84,7 +84,7 @@ class Producing(Worker):
     def _error(self, error: KafkaError) -> None:
         self.tell(self._on_error, error)
 
-    def _room(self) -> None:
+    def _have_room(self) -> None:
         self._waiting = False
         self._reports.set()
 
@@ -115,11 +115,14 @@ class Producing(Worker):
         for index, message in enumerate(messages):
             if index in without:
                 continue
+            report = partial(batch.report, index)
             try:
-                await self._produce(message, partial(batch.report, index))
-                handed_over += 1
+                while not self._produced(message, report):
+                    await self._room()
             except BrokerRejected as error:
                 refused[index] = error
+            else:
+                handed_over += 1
         batch.close(handed_over)
         await batch.done.wait()
         for index, reason in batch.errors.items():
@@ -132,35 +135,37 @@ class Producing(Worker):
     def _finished(self, batch: _Batch) -> None:
         self.tell(batch.done.set)
 
-    async def _produce(self, message: BrokerMessage, report: Callable[..., None]) -> None:
+    def _produced(self, message: BrokerMessage, report: Callable[..., None]) -> bool:
+        """Whether librdkafka took it; it has no room if not. Raises what it will never take."""
         where: dict[str, Any] = {}
         if PARTITION in message.filled:
             where["partition"] = _partition(message.filled[PARTITION])
         if message.timestamp is not None:
             where["timestamp"] = int(message.timestamp * 1000)
         headers: Any = flatten(message)
-        while True:
-            try:
-                self.producer.produce(
-                    message.destination,
-                    message.data,
-                    message.key.encode() if message.key else None,
-                    on_delivery=report,
-                    headers=headers,
-                    **where,
-                )
-            except BufferError:
-                # Backpressure: what is under way has to be confirmed first.
-                if self._reports.is_set():
-                    self._reports = trio.Event()
-                self._waiting = True
-                # The last report may have come just before we said so: hence not without a limit.
-                with trio.move_on_after(POLL):
-                    await self._reports.wait()
-            except KafkaException as error:
-                raise fault(error.args[0]) from None
-            else:
-                return
+        try:
+            self.producer.produce(
+                message.destination,
+                message.data,
+                message.key or None,
+                on_delivery=report,
+                headers=headers,
+                **where,
+            )
+        except BufferError:
+            return False
+        except KafkaException as error:
+            raise fault(error.args[0]) from None
+        return True
+
+    async def _room(self) -> None:
+        """Backpressure: what is under way has to be confirmed first."""
+        if self._reports.is_set():
+            self._reports = trio.Event()
+        self._waiting = True
+        # The last report may have come just before we said so: hence not without a limit.
+        with trio.move_on_after(POLL):
+            await self._reports.wait()
 
     # -- transactions --------------------------------------------------------------------------
 
