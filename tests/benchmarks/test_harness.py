@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -107,10 +108,11 @@ async def test_a_system_that_cannot_is_not_a_failure(monkeypatch: pytest.MonkeyP
 
 async def test_a_run_that_hangs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.harness._CLOSING", 0.1)
-    with trio.fail_after(15):
+    with trio.fail_after(60):
         run = await run_with(monkeypatch, "hangs", "oneway", limit=1.5)
     assert run["status"] == "failed"
-    assert run["reason"] == "not done in 1.5 s (publisher said ready, subscriber said nothing)"
+    # How far the publisher has come by then is up to the machine.
+    assert re.fullmatch(r"not done in 1\.5 s \(publisher said \w+, subscriber said nothing\)", run["reason"])
 
 
 async def test_what_is_lost_is_shown_and_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
