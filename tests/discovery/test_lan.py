@@ -120,9 +120,9 @@ def silence(host: Host) -> None:
 
 
 async def test_a_flood_of_spoofed_services(lan: Callable[..., Lan]) -> None:
-    """20,000 services that no member announced: none is reported, and the next real one is."""
+    """6,000 services that no member announced: none is reported, and the next real one is."""
     net = lan(3)
-    flood = [sys.executable, "-m", "tests.discovery.flood", "20000"]
+    flood = [sys.executable, "-m", "tests.discovery.flood", "6000"]
     async with net[0].running(node("mdns", "a")) as a:
         await a.expect("^ready$")
         before = await counts(a)
@@ -134,5 +134,5 @@ async def test_a_flood_of_spoofed_services(lan: Callable[..., Lan]) -> None:
         after = await counts(a)
     print(f"flood: {before} → {after}")
     assert after["found"] <= 3  # b alone, perhaps on another interface, perhaps again
-    assert after["mac"] > 5000  # what the kernel's buffer let through
+    assert after["mac"] > 1000  # what the kernel's buffer let through
     assert after["cpu"] - before["cpu"] < 20

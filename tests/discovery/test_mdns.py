@@ -78,13 +78,13 @@ def test_forgeries_are_counted_by_what_is_wrong() -> None:
     assert heard.rejected == {"mac": 1, "form": 2, "name": 2, "txt": 1}
 
 
-def test_20000_spoofed_records_make_no_call_and_no_state() -> None:
+def test_spoofed_records_make_no_call_and_no_state() -> None:
     heard = Heard()
-    for number in range(20000):
+    for number in range(2000):
         name = instance(node(number))
         heard.packet(pointer(name), text(name, node(number), key=b"a guess"))
     assert not heard.found
-    assert heard.rejected == {"mac": 20000}
+    assert heard.rejected == {"mac": 2000}
     assert not heard.responder._sightings.known()
     assert not heard.responder._unresolved
 
@@ -106,12 +106,12 @@ def test_20000_bare_names_are_asked_for_at_a_limited_rate(monkeypatch: pytest.Mo
     assert heard.rejected == {"unresolved": 20000 - RESOLVES}
 
 
-def test_20000_nodes_that_a_member_made_up_are_cut_off_at_the_bound() -> None:
+def test_nodes_that_a_member_made_up_are_cut_off_at_the_bound() -> None:
     heard = Heard()
-    for number in range(20000):
+    for number in range(2000):
         heard.packet(text(instance(node(number)), node(number)))
     assert len(heard.found) == Limits().candidates == 256
-    assert heard.rejected == {"full": 20000 - 256}
+    assert heard.rejected == {"full": 2000 - 256}
 
 
 async def test_what_waits_for_the_trio_thread_is_bounded() -> None:

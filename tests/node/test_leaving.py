@@ -227,9 +227,10 @@ async def test_a_time_out_around_everything(meshes: Meshes) -> None:
 # -- what is left -----------------------------------------------------------------------------
 
 
-def sockets_and_threads() -> tuple[set[str], int, set[str]]:
+def sockets_and_threads(*, collect: bool = True) -> tuple[set[str], int, set[str]]:
     """Open files by what they are, native threads, Python threads."""
-    gc.collect()
+    if collect:
+        gc.collect()
     files = set()
     for number in os.listdir("/proc/self/fd"):  # noqa: PTH208
         try:
@@ -296,7 +297,9 @@ async def test_a_cancel_at_any_await_leaves_nothing(meshes: Meshes) -> None:
         # Most awaits are at the beginning; what waits for the network takes many turns at one await.
         steps = steps + 1 if steps < 40 else int(steps * 1.5)
         tasks = trio.lowlevel.current_statistics().tasks_living
-        assert sockets_and_threads() == before, f"cancelled after {steps} turns"
+        # Garbage that holds none of it need not be looked for: that takes longer than all the rest.
+        if sockets_and_threads(collect=False) != before:
+            assert sockets_and_threads() == before, f"cancelled after {steps} turns"
         assert tasks == trio.lowlevel.current_statistics().tasks_living
         if steps > 100_000:
             break
