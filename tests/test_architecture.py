@@ -67,6 +67,7 @@ CORE: list[str] = [
     "audience",
     "accounts",
     "receiver",
+    "renewal",
     "standing",
     "engine",
 ]

@@ -15,6 +15,7 @@ from mesh.core.types import NodeId
 __all__ = [
     "AdmitBroadcast",
     "Allow",
+    "CertificateRenewed",
     "CloseIntro",
     "CloseLink",
     "ConnectBroadcast",
@@ -191,6 +192,12 @@ class RevocationsAdopted(NamedTuple):
     secret: bytes
 
 
+class CertificateRenewed(NamedTuple):
+    """We have a newer certificate: to be kept where credentials are."""
+
+    encoded: bytes
+
+
 class Incident(NamedTuple):
     """Something for the log that a person may have to act on (never payloads or secrets)."""
 
@@ -221,5 +228,6 @@ Effect = (
     | Lost
     | PeerChanged
     | RevocationsAdopted
+    | CertificateRenewed
     | Incident
 )

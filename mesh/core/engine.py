@@ -30,11 +30,7 @@ from mesh.core.audience import Audience, Subscribed
 from mesh.core.broadcast import Broadcast
 from mesh.core.codec import decode_direct
 from mesh.core.directory import Directory, first_record
-from mesh.core.effects import (
-    Effect,
-    Incident,
-    SendDirect,
-)
+from mesh.core.effects import Effect, Incident, SendDirect
 from mesh.core.handshake import Introducer, Papers
 from mesh.core.identity import NodeRecord, sign_record
 from mesh.core.interest import InterestSet
@@ -42,6 +38,8 @@ from mesh.core.links import Links
 from mesh.core.membership import LivenessState
 from mesh.core.messages import (
     AttachMessage,
+    CertificateMessage,
+    CertificateWantedMessage,
     GoodbyeMessage,
     GossipMessage,
     InterestEntry,
@@ -284,8 +282,8 @@ class Engine:
         if message.key_id == ours.key_id:
             self._effects.append(SendDirect(session.node, KeyMessage(list(ours))))
 
-    def _on_revocations(self, session: Session, message: RevocationsMessage, clock: float) -> None:
-        self.standing.heard_revocations(session, message, clock)
+    def _on_credentials(self, session: Session, message: Any, clock: float) -> None:
+        self.standing.heard(session, message, clock, clock + self._wall)
 
     # -- the broadcast plane --------------------------------------------------------
 
@@ -352,6 +350,7 @@ class Engine:
         self.accounts.timer(clock)
         self.outgoing.timer(clock)
         self.directory.timer(clock, now)
+        self.standing.renewal.timer(clock, now)
 
     def awoke(self, clock: float) -> None:
         """The whole process was away (suspended, stopped): nobody's silence meanwhile counts."""
@@ -390,5 +389,7 @@ _HANDLERS: Final[dict[type[Any], Any]] = {
     GossipMessage: lambda engine, _, message, clock: engine.directory.heard_gossip(
         message, clock, clock + engine._wall
     ),
-    RevocationsMessage: Engine._on_revocations,
+    RevocationsMessage: Engine._on_credentials,
+    CertificateWantedMessage: Engine._on_credentials,
+    CertificateMessage: Engine._on_credentials,
 }

@@ -27,6 +27,8 @@ __all__ = [
     "AttachMessage",
     "Batch",
     "CancelMessage",
+    "CertificateMessage",
+    "CertificateWantedMessage",
     "CreditMessage",
     "DirectMessage",
     "DirectedMessage",
@@ -331,6 +333,18 @@ class RevocationsMessage(NamedTuple):
     secret: bytes
 
 
+class CertificateWantedMessage(NamedTuple):
+    """The sender's certificate ends then (Unix seconds): who holds the CA key may send it a new one."""
+
+    expires: int
+
+
+class CertificateMessage(NamedTuple):
+    """The receiver's new certificate, from who holds the CA key; or the sender's own."""
+
+    certificate: bytes
+
+
 class DirectedMessage(NamedTuple):
     """A batch for this peer alone: of ``publish(to=)``, or of a group delivery.
 
@@ -429,6 +443,8 @@ DirectMessage = (
     | RecordMessage
     | GossipMessage
     | RevocationsMessage
+    | CertificateWantedMessage
+    | CertificateMessage
     | DirectedMessage
     | RequestMessage
     | ReplyMessage
@@ -537,6 +553,8 @@ DIRECT: Final[dict[int, tuple[type[Any], tuple[Form, ...]]]] = {
     24: (RecordMessage, (_bytes,)),
     25: (GossipMessage, (_each(_node_pair, 256),)),
     26: (RevocationsMessage, (_bytes, _uint, _token32)),
+    27: (CertificateWantedMessage, (_uint,)),
+    28: (CertificateMessage, (_bytes,)),
     32: (DirectedMessage, (_name, _bytes)),
     33: (RequestMessage, (_uint, _topic, _kind, _bytes, _headers, _millis, _uint, _bool)),
     34: (ReplyMessage, (_uint, _kind, _optional(_bytes), _headers, _bool, _uint)),

@@ -39,6 +39,7 @@ class Session:
         "attach_tries",
         "barriers",
         "broadcast_connected",
+        "certified_at",
         "confirmed",
         "doubted",
         "encoded",
@@ -95,6 +96,7 @@ class Session:
         self.token: tuple[int, bytes] | None = None
         self.old_subscriber = False  # its token is new: what subscribed under the old one is to be cut
         self.revocations = 0  # the version of the list that it holds, as far as we know
+        self.certified_at = float("-inf")  # when we last made a certificate for it
         self.rekeying: int | None = None  # the ping whose answer says that it has our new token
         self.confirmed = -1  # the version of OUR interests that it has echoed
         self.live = -1  # the version of ITS interests whose barrier we have echoed

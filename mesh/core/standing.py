@@ -1,4 +1,5 @@
 """Who still belongs to the mesh: the newest revocation list, and what follows from one that is newer.
+(``renewal`` is the other half: certificates that end and are renewed.)
 
 A list with its mesh secret, from a peer or from our own home → the CA's? newer? → whoever is on it is cut off →
 new tags, a new token and a fresh sealing root, told to all who stay (``Attach`` again, then ``Ping``) → a peer
@@ -14,9 +15,15 @@ from mesh.core.broadcast import Broadcast
 from mesh.core.dialer import Dialer
 from mesh.core.effects import Effect, Incident, RevocationsAdopted, SendDirect
 from mesh.core.handshake import Introducer, refusal
-from mesh.core.identity import verify_revocations
+from mesh.core.identity import read_certificate, verify_revocations
 from mesh.core.links import Links
-from mesh.core.messages import GoodbyeMessage, RevocationsMessage
+from mesh.core.messages import (
+    CertificateMessage,
+    CertificateWantedMessage,
+    GoodbyeMessage,
+    RevocationsMessage,
+)
+from mesh.core.renewal import Renewal
 from mesh.core.session import Session
 from mesh.core.subscriber import Subscriber
 from mesh.core.types import CredentialRejected, Reason
@@ -48,6 +55,9 @@ class Standing:
         self._broadcast = broadcast
         self._subscriber = subscriber
         self._effects = effects
+        self.renewal = Renewal(
+            ca_public_key, read_certificate(introducer.certificate, ca_public_key), introducer, links, effects
+        )
 
     @property
     def version(self) -> int:
@@ -64,8 +74,23 @@ class Standing:
     def _message(self) -> RevocationsMessage:
         return RevocationsMessage(self._encoded, self._broadcast.secret_epoch, self._secret)
 
-    def heard_revocations(self, session: Session, message: RevocationsMessage, clock: float) -> None:
-        """A peer's list. Raises ``RemoteProtocolError`` for one that is not the CA's."""
+    def heard(
+        self,
+        session: Session,
+        message: RevocationsMessage | CertificateWantedMessage | CertificateMessage,
+        clock: float,
+        now: float,
+    ) -> None:
+        """A peer speaks of credentials. Raises ``RemoteProtocolError`` for what the CA did not sign."""
+        match message:
+            case RevocationsMessage():
+                self._heard_revocations(session, message, clock)
+            case CertificateWantedMessage():
+                self.renewal.wanted(session, clock, now)
+            case CertificateMessage():
+                self.renewal.heard(session, message.certificate, clock, now)
+
+    def _heard_revocations(self, session: Session, message: RevocationsMessage, clock: float) -> None:
         if self._encoded and message.revocations == self._encoded:
             session.revocations = self.version
             return

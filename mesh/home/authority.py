@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from mesh.core.fields import MAX_REVOKED, MAX_ROLES, check_name, check_role
 from mesh.core.identity import (
+    Certificate,
     Revocations,
     SigningKey,
     issue_certificate,
@@ -31,13 +32,10 @@ from mesh.errors import CredentialError
 from mesh.home.credentials import Credentials, make
 from mesh.home.store import PrivateFolder, damaged
 
-__all__ = ["CERTIFICATE_LIFETIME", "RENEW_BEFORE", "Authority", "Member"]
+__all__ = ["CERTIFICATE_LIFETIME", "Authority", "Member"]
 
 CERTIFICATE_LIFETIME: Final = 365 * 86400
 """Seconds. Long enough that a machine in a cupboard is not forgotten, and an end to what was never revoked."""
-
-RENEW_BEFORE: Final = 30 * 86400
-"""Seconds before the end at which the CA's own machine renews its certificate."""
 
 MAX_LIFETIME: Final = 30 * 86400  # of an invitation: longer, and it is a password on a slip of paper
 MAX_USES: Final = 1000
@@ -131,6 +129,18 @@ class Authority:
             members[member] = Member(member, public_key, name, roles, expires, serial)
             self._write_members(members, serial + 1)
             return encoded
+
+    def certify_again(self, certificate: Certificate, now: float) -> bytes | None:
+        """A new certificate for the holder of one that ends soon; None if it may not have one.
+
+        Name and roles are those that stand in our own list, not those that it shows.
+        """
+        with self._folder.locked():
+            members, _ = self._read_members()
+            known = members.get(certificate.member)
+            if known is None or known.revoked:
+                return None
+            return self.issue(known.public_key, known.name, known.roles, now)
 
     def revoke(self, member: MemberId, now: float) -> Credentials:
         """Cut a member off: a new list and a new mesh secret, in credentials that the caller writes."""

@@ -27,15 +27,15 @@ from typing import Final
 import platformdirs
 
 from mesh.core.fields import check_name
-from mesh.core.identity import SigningKey, issue_certificate, verify_revocations
+from mesh.core.identity import Certificate, SigningKey, issue_certificate, verify_revocations
 from mesh.core.join import Grant, Joined, OpenInvitation, Proven
+from mesh.core.renewal import is_due
 from mesh.core.token import Invitation
 from mesh.core.types import CredentialRejected, MemberId, RandomBytes, Reason
 from mesh.errors import CredentialError
 from mesh.home import daemonfile
 from mesh.home.authority import (
     CERTIFICATE_LIFETIME,
-    RENEW_BEFORE,
     Authority,
     Member,
     first_list,
@@ -187,7 +187,7 @@ class Home:
         )
 
     def _renew(self, credentials: Credentials) -> Credentials:
-        if self._clock() < credentials.certificate.expires - RENEW_BEFORE:
+        if not is_due(credentials.certificate, self._clock()):
             return credentials
         if read_ca(self._folder, credentials.ca_public_key) is None:
             return credentials  # its peers, and `mesh id`, say that it has expired
@@ -256,6 +256,17 @@ class Home:
                 )
             )
 
+    def store_certificate(self, encoded: bytes) -> Credentials:
+        """A newer certificate of ours; kept if it is. Raises ``CredentialRejected`` if it is not the CA's."""
+        with self._folder.locked():
+            credentials = self.credentials(create=False)
+            after = renewed(credentials, encoded)
+            if after.certificate.public_key != credentials.key.public:
+                raise CredentialRejected(Reason.BAD_CERTIFICATE, "of another key")
+            if after.certificate.serial <= credentials.certificate.serial:
+                return credentials
+            return self._write(after)
+
     # -- what the CA does --------------------------------------------------------
 
     @contextmanager
@@ -311,6 +322,11 @@ class Home:
         """A certificate for this member key (Ed25519, 32 bytes), for a year."""
         with self._authority() as authority:
             return authority.issue(public_key, name, roles, self._clock())
+
+    def certify_again(self, certificate: Certificate) -> bytes | None:
+        """A new certificate for a member whose one ends soon; None if it is no member any more."""
+        with self._authority() as authority:
+            return authority.certify_again(certificate, self._clock())
 
     def revoke(self, member: MemberId) -> Credentials:
         """Cut a member off: new revocation list, new mesh secret. Idempotent."""

@@ -2,8 +2,9 @@
 
 home → node:  another program of this home (``mesh revoke``, the daemon) has written newer credentials;
               noticed by the file's stamp, every two seconds
-node → home:  a newer revocation list has come from a peer; written beside the loop, since it waits for
-              the disk and for the folder's lock
+node → home:  a newer revocation list or certificate has come from a peer; written beside the loop, since
+              it waits for the disk and for the folder's lock
+the CA key, if it is here, certifies peers anew whose certificates end soon, and this home's member itself
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Final
 
 import trio
 
+from mesh.core.effects import CertificateRenewed, RevocationsAdopted
+from mesh.core.identity import Certificate
 from mesh.core.types import RemoteProtocolError
 from mesh.errors import CredentialError
 from mesh.home.credentials import Credentials
@@ -24,6 +27,9 @@ __all__ = ["LOOK_EVERY", "Keeping"]
 LOOK_EVERY: Final = 2.0
 """Seconds between two looks at the file's stamp: one call of stat(2), and a revocation counts soon."""
 
+RENEW_EVERY: Final = 3600.0
+"""Seconds after which a node that holds the CA key looks at its own certificate again."""
+
 log = logging.getLogger("mesh.home")
 
 
@@ -33,15 +39,25 @@ class Keeping:
     def __init__(self, home: Home, credentials: Credentials, node: Node) -> None:
         self._home = home
         self._mesh = credentials.mesh
+        self._certificate = credentials.certificate_bytes
         self._node = node
         self._stamp = home.stamp()
-        self._unwritten: list[tuple[bytes, bytes]] = []
+        self._unwritten: list[RevocationsAdopted | CertificateRenewed] = []
         self._wake = trio.Event()
-        node.tell_revocations(self._adopted)
+        self._renew_at = trio.current_time() + RENEW_EVERY
+        node.keep_credentials(self._changed, self._certify if home.is_ca else None)
 
-    def _adopted(self, encoded: bytes, secret: bytes) -> None:
-        self._unwritten.append((encoded, secret))
+    def _changed(self, change: RevocationsAdopted | CertificateRenewed) -> None:
+        self._unwritten.append(change)
         self._wake.set()
+
+    def _certify(self, certificate: Certificate) -> bytes | None:
+        try:
+            return self._home.certify_again(certificate)
+        except CredentialError as error:
+            # Policy: the peer asks again, and the log says what is the matter here.
+            log.warning("cannot renew the certificate of %s: %s", certificate.name, error)
+            return None
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
@@ -59,16 +75,28 @@ class Keeping:
 
     async def _write(self) -> None:
         while self._unwritten:
-            encoded, secret = self._unwritten[0]
             with trio.CancelScope(shield=True):  # what the mesh has agreed on outlives this process
-                await trio.to_thread.run_sync(self._home.store_revocations, encoded, secret)
+                await trio.to_thread.run_sync(self._store, self._unwritten[0])
             del self._unwritten[0]
+
+    def _store(self, change: RevocationsAdopted | CertificateRenewed) -> None:
+        if isinstance(change, RevocationsAdopted):
+            self._home.store_revocations(change.encoded, change.secret)
+        else:
+            self._home.store_certificate(change.encoded)
 
     def _look(self) -> None:
         stamp = self._home.stamp()
-        if stamp == self._stamp:
+        if trio.current_time() >= self._renew_at:
+            self._renew_at += RENEW_EVERY  # to read credentials is to renew them, where the CA key is
+        elif stamp == self._stamp:
             return
         credentials = self._home.credentials(create=False)
         self._stamp = stamp
-        if credentials.mesh == self._mesh and credentials.revocations_bytes:
+        if credentials.mesh != self._mesh:
+            return
+        if credentials.revocations_bytes:
             self._node.adopt_revocations(credentials.revocations_bytes, credentials.secret)
+        if credentials.certificate_bytes != self._certificate:
+            self._certificate = credentials.certificate_bytes
+            self._node.adopt_certificate(credentials.certificate_bytes)

@@ -7,6 +7,7 @@ program's block.  What the calls do is in the rooms that the ``switchboard`` con
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -17,10 +18,12 @@ import trio
 
 from mesh.config import Config
 from mesh.core.codec import encode_batch
+from mesh.core.effects import CertificateRenewed, RevocationsAdopted
 from mesh.core.handshake import Papers
 from mesh.core.introductions import JoinAnswerer
 from mesh.core.keys import derive
 from mesh.core.messages import DirectedMessage
+from mesh.core.renewal import Certifier
 from mesh.core.router import Member
 from mesh.core.topic import check_pattern, check_program_pattern, check_program_topic, check_topic
 from mesh.discovery.base import Discovery, Status
@@ -357,9 +360,23 @@ class Node:
         self._pump.apply()
         return adopted
 
-    def tell_revocations(self, keep: Callable[[bytes, bytes], None]) -> None:
-        """``keep(list, mesh secret)`` is called whenever a newer list counts, wherever it came from."""
-        self._board.keep_revocations = keep
+    def adopt_certificate(self, encoded: bytes) -> bool:
+        """Show this certificate of ours from now on, if it is newer. Raises ``RemoteProtocolError``."""
+        adopted = self._engine.standing.renewal.adopt(encoded, time.time())
+        self._pump.apply()
+        return adopted
+
+    def keep_credentials(
+        self,
+        keep: Callable[[RevocationsAdopted | CertificateRenewed], None],
+        certifier: Certifier | None = None,
+    ) -> None:
+        """``keep`` is called whenever what credentials are made of has changed, wherever that came from.
+
+        ``certifier`` makes new certificates for peers whose own end soon, if the CA key is at hand.
+        """
+        self._board.keep = keep
+        self._engine.standing.renewal.certifier = certifier
 
     @property
     def refusals(self) -> Mapping[str, str]:

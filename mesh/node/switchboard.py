@@ -76,7 +76,7 @@ class Switchboard:
         own = Peer(self.engine.node.hex(), name, member, (), "alive", None)
         self.presence = Presence(self.engine, own, self._peer_left)
         self.closed: MeshError | None = None
-        self.keep_revocations: Callable[[bytes, bytes], None] = lambda encoded, secret: None
+        self.keep: Callable[[do.RevocationsAdopted | do.CertificateRenewed], None] = lambda change: None
 
     def close(self, reason: MeshError) -> None:
         """From now on everything is refused; who waits for something is told in ``release``."""
@@ -217,8 +217,8 @@ class Switchboard:
         self.publishing.forget(node)
         self.outbox.forget(node)
 
-    def revocations_adopted(self, encoded: bytes, secret: bytes) -> None:
-        self.keep_revocations(encoded, secret)
+    def credentials_changed(self, change: do.RevocationsAdopted | do.CertificateRenewed) -> None:
+        self.keep(change)
 
     def ponged(self, peer: NodeId, token: int, rtt: float | None) -> None:
         self.presence.ponged(peer, token, rtt)

@@ -26,6 +26,8 @@ from mesh.core.messages import (
     AttachMessage,
     Batch,
     CancelMessage,
+    CertificateMessage,
+    CertificateWantedMessage,
     CreditMessage,
     DirectedMessage,
     ErrorMessage,
@@ -109,6 +111,8 @@ MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
     RecordMessage: st.builds(RecordMessage, blobs),
     GossipMessage: st.builds(GossipMessage, st.lists(st.tuples(blobs, blobs).map(list), max_size=3)),
     RevocationsMessage: st.builds(RevocationsMessage, blobs, uints, sized(32)),
+    CertificateWantedMessage: st.builds(CertificateWantedMessage, uints),
+    CertificateMessage: st.builds(CertificateMessage, blobs),
     DirectedMessage: st.builds(DirectedMessage, text(64), blobs),
     RequestMessage: st.builds(
         RequestMessage, uints, topics, kinds, blobs, headers, uints, uints, st.booleans()

@@ -182,6 +182,7 @@ class VirtualNode:
         self.bodies: list[bytes] = []
         self.tags: dict[str, Counter[bytes]] = defaultdict(Counter)  # subscriber's name → its tags here
         self.sources: dict[str, tuple[NodeId, int]] = {}  # subscriber's name → as whom, in which epoch
+        self.renewed: list[bytes] = []
         self.adopted: list[tuple[bytes, bytes]] = []
         self.events: list[tuple[str, str]] = []
         self.deliveries: list[Delivery] = []
@@ -354,6 +355,9 @@ class VirtualNode:
             if self._at(endpoint) is publisher:
                 for body in self.bodies:
                     self._tell(endpoint, b"\1" + body)
+
+    def _CertificateRenewed(self, effect: do.CertificateRenewed) -> None:
+        self.renewed.append(effect.encoded)
 
     def _RevocationsAdopted(self, effect: do.RevocationsAdopted) -> None:
         self.adopted.append((effect.encoded, effect.secret))

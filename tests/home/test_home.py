@@ -583,3 +583,26 @@ def test_random_numbers_are_the_callers(tmp_path: Path, clock: Clock) -> None:
         Home(tmp_path / str(i), clock=clock, rng=random.Random(1).randbytes).credentials() for i in range(2)
     ]
     assert made[0].mesh == made[1].mesh
+
+
+def test_a_certificate_is_made_anew_for_a_member_and_nobody_else(home: Home, other: Home) -> None:
+    home.init("orchard")
+    joined = join(home, other)
+    encoded = home.certify_again(joined.certificate)
+    assert encoded is not None
+    after = other.store_certificate(encoded)
+    assert after.certificate.serial > joined.certificate.serial
+    assert after.certificate.name == joined.certificate.name
+    assert other.store_certificate(joined.certificate_bytes).certificate == after.certificate  # never back
+    assert other.credentials().certificate == after.certificate
+    with pytest.raises(CredentialRejected):
+        home.store_certificate(encoded)  # of another key
+    with pytest.raises(CredentialRejected):
+        other.store_certificate(b"")
+    home.revoke(joined.certificate.member)
+    assert home.certify_again(joined.certificate) is None
+    stranger = Home(home.path.parent / "stranger")
+    stranger.init("meadow")
+    assert home.certify_again(stranger.credentials().certificate) is None
+    with pytest.raises(CredentialError, match="CA key"):
+        other.certify_again(joined.certificate)

@@ -112,6 +112,8 @@ DIRECT: list[tuple[int, str, list[Any]]] = [
     (24, "Record", [RECORD]),
     (25, "Gossip", [[[CERTIFICATE, RECORD], [CERTIFICATE[::-1], RECORD[::-1]]]]),
     (26, "Revocations", [b"(an encoded list)", 2, KEY32]),
+    (27, "CertificateWanted", [1_800_000_000]),
+    (28, "Certificate", [CERTIFICATE]),
     (32, "Directed", ["", b"(a batch)"]),
     (32, "Directed", ["workers", b"(a batch)"]),
     (33, "Request", [1, "home/kitchen/uptime", 1, cbor(None), None, 5000, 1, False]),
