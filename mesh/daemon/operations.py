@@ -145,7 +145,7 @@ class Operations:
         """``id``, ``name``, and ``told``: how many peers were sent the new list."""
         member = self._home.find_member(_text(request, "member"))
         credentials = await trio.to_thread.run_sync(self._home.revoke, member.id)
-        self._node.adopt_revocations(credentials.revocations_bytes, credentials.secret)
+        self._node.credentials.adopt_revocations(credentials.revocations_bytes, credentials.secret)
         return {"id": member.id.hex(), "name": member.name, "told": len(self._node.peers)}
 
     async def ping(self, request: Mapping[str, Any]) -> Any:

@@ -14,12 +14,13 @@ from typing import Final
 
 import trio
 
-from mesh.core.effects import CertificateRenewed, RevocationsAdopted
+from mesh.core.effects import RevocationsAdopted
 from mesh.core.identity import Certificate
 from mesh.core.types import RemoteProtocolError
 from mesh.errors import CredentialError
 from mesh.home.credentials import Credentials
 from mesh.home.home import Home
+from mesh.node.credentials import Change
 from mesh.node.node import Node
 
 __all__ = ["LOOK_EVERY", "Keeping"]
@@ -42,12 +43,12 @@ class Keeping:
         self._certificate = credentials.certificate_bytes
         self._node = node
         self._stamp = home.stamp()
-        self._unwritten: list[RevocationsAdopted | CertificateRenewed] = []
+        self._unwritten: list[Change] = []
         self._wake = trio.Event()
         self._renew_at = trio.current_time() + RENEW_EVERY
-        node.keep_credentials(self._changed, self._certify if home.is_ca else None)
+        node.credentials.keep(self._changed, self._certify if home.is_ca else None)
 
-    def _changed(self, change: RevocationsAdopted | CertificateRenewed) -> None:
+    def _changed(self, change: Change) -> None:
         self._unwritten.append(change)
         self._wake.set()
 
@@ -79,7 +80,7 @@ class Keeping:
                 await trio.to_thread.run_sync(self._store, self._unwritten[0])
             del self._unwritten[0]
 
-    def _store(self, change: RevocationsAdopted | CertificateRenewed) -> None:
+    def _store(self, change: Change) -> None:
         if isinstance(change, RevocationsAdopted):
             self._home.store_revocations(change.encoded, change.secret)
         else:
@@ -96,7 +97,7 @@ class Keeping:
         if credentials.mesh != self._mesh:
             return
         if credentials.revocations_bytes:
-            self._node.adopt_revocations(credentials.revocations_bytes, credentials.secret)
+            self._node.credentials.adopt_revocations(credentials.revocations_bytes, credentials.secret)
         if credentials.certificate_bytes != self._certificate:
             self._certificate = credentials.certificate_bytes
-            self._node.adopt_certificate(credentials.certificate_bytes)
+            self._node.credentials.adopt_certificate(credentials.certificate_bytes)

@@ -7,7 +7,6 @@ program's block.  What the calls do is in the rooms that the ``switchboard`` con
 from __future__ import annotations
 
 import os
-import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -18,12 +17,10 @@ import trio
 
 from mesh.config import Config
 from mesh.core.codec import encode_batch
-from mesh.core.effects import CertificateRenewed, RevocationsAdopted
 from mesh.core.handshake import Papers
 from mesh.core.introductions import JoinAnswerer
 from mesh.core.keys import derive
 from mesh.core.messages import DirectedMessage
-from mesh.core.renewal import Certifier
 from mesh.core.router import Member
 from mesh.core.topic import check_pattern, check_program_pattern, check_program_topic, check_topic
 from mesh.discovery.base import Discovery, Status
@@ -76,6 +73,7 @@ class Node:
         board = self._board = Switchboard(name, config, papers, member, link_key, transport)
         self._engine, self._pump, self._presence = board.engine, board.pump, board.presence
         self._publishing, self._caller = board.publishing, board.caller
+        self.credentials = board.credentials
         self._lookout = Lookout(board.engine, board.presence, config, board.pump.apply)
         self._mesh = papers.mesh
         self._bridges: dict[str, Callable[[], object]] = {}
@@ -350,33 +348,6 @@ class Node:
     def answer_joins(self, answerer: JoinAnswerer | None) -> None:
         """Let ``answerer`` answer newcomers with a token (None: nobody does)."""
         self._engine.introductions.join_answerer = answerer
-
-    def adopt_revocations(self, encoded: bytes, secret: bytes) -> bool:
-        """Go by this revocation list and mesh secret, if they are newer, and pass them on.
-
-        Raises ``RemoteProtocolError`` for a list that is not the CA's.
-        """
-        adopted = self._engine.standing.adopt(encoded, secret, trio.current_time())
-        self._pump.apply()
-        return adopted
-
-    def adopt_certificate(self, encoded: bytes) -> bool:
-        """Show this certificate of ours from now on, if it is newer. Raises ``RemoteProtocolError``."""
-        adopted = self._engine.standing.renewal.adopt(encoded, time.time())
-        self._pump.apply()
-        return adopted
-
-    def keep_credentials(
-        self,
-        keep: Callable[[RevocationsAdopted | CertificateRenewed], None],
-        certifier: Certifier | None = None,
-    ) -> None:
-        """``keep`` is called whenever what credentials are made of has changed, wherever that came from.
-
-        ``certifier`` makes new certificates for peers whose own end soon, if the CA key is at hand.
-        """
-        self._board.keep = keep
-        self._engine.standing.renewal.certifier = certifier
 
     @property
     def refusals(self) -> Mapping[str, str]:

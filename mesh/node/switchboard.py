@@ -38,6 +38,7 @@ from mesh.core.session import Session
 from mesh.core.types import NodeId, RemoteProtocolError
 from mesh.errors import ConfigError, MeshError, PeerGone
 from mesh.node.caller import Caller
+from mesh.node.credentials import Change, NodeCredentials
 from mesh.node.inbox import Inbox, Turns
 from mesh.node.message import Peer
 from mesh.node.outbox import Outbox
@@ -76,7 +77,7 @@ class Switchboard:
         own = Peer(self.engine.node.hex(), name, member, (), "alive", None)
         self.presence = Presence(self.engine, own, self._peer_left)
         self.closed: MeshError | None = None
-        self.keep: Callable[[do.RevocationsAdopted | do.CertificateRenewed], None] = lambda change: None
+        self.credentials = NodeCredentials(self.engine.standing, self.pump.apply)
 
     def close(self, reason: MeshError) -> None:
         """From now on everything is refused; who waits for something is told in ``release``."""
@@ -217,8 +218,8 @@ class Switchboard:
         self.publishing.forget(node)
         self.outbox.forget(node)
 
-    def credentials_changed(self, change: do.RevocationsAdopted | do.CertificateRenewed) -> None:
-        self.keep(change)
+    def credentials_changed(self, change: Change) -> None:
+        self.credentials.changed(change)
 
     def ponged(self, peer: NodeId, token: int, rtt: float | None) -> None:
         self.presence.ponged(peer, token, rtt)

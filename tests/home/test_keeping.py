@@ -58,8 +58,8 @@ async def test_what_a_peer_tells_is_kept(
     monkeypatch.setattr(Home, "store_revocations", stubborn)
     async with mesh.open_node("a", home=home.path, listen=["tcp://127.0.0.1:0"], discovery=()) as node:
         assert version(home) == 1
-        assert node.adopt_revocations(newer.revocations_bytes, newer.secret)
+        assert node.credentials.adopt_revocations(newer.revocations_bytes, newer.secret)
         await until(lambda: version(home) == 2)
-        assert not node.adopt_revocations(newer.revocations_bytes, newer.secret)
+        assert not node.credentials.adopt_revocations(newer.revocations_bytes, newer.secret)
     assert home.credentials().secret == newer.secret
     assert "credentials: the disk is full" in caplog.text
