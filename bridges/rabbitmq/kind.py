@@ -8,7 +8,7 @@ from bridges.base import Kind
 from bridges.forms import count, flag, one_of, text
 from bridges.mapping import SourcePattern, words
 from bridges.rabbitmq.broker import RabbitMQ
-from bridges.rabbitmq.properties import reject_short
+from bridges.rabbitmq.properties import reject_name, reject_short
 from bridges.settings import BridgeSettings
 from mesh.errors import ConfigError
 
@@ -44,7 +44,7 @@ def _headers(value: Any) -> str | None:
     if not isinstance(value, dict) or not value:
         return 'expected a table such as {region = "eu", "x-match" = "any"}'
     for name, each in value.items():
-        if reject_short(name) or not isinstance(each, (str, int, bool)):
+        if reject_name(name) or not isinstance(each, (str, int, bool)):
             return "expected a table of texts, whole numbers, true and false"
     return None
 

@@ -16,13 +16,16 @@ from aiormq.abc import DeliveredMessage
 from bridges.base import BrokerRejected
 from bridges.messages import BrokerMessage, header_text
 
-__all__ = ["PERSISTENT", "TRANSIENT", "delivered", "properties_of", "reject_short"]
+__all__ = ["PERSISTENT", "TRANSIENT", "delivered", "properties_of", "reject_name", "reject_short"]
 
 TRANSIENT, PERSISTENT = 1, 2
 """Delivery modes."""
 
 SHORT: Final = 255
 """Bytes of an AMQP short string: routing keys, names of headers, ids."""
+
+NAME: Final = 128
+"""Bytes of a header's name (AMQP 0-9-1 §4.2.5.5); the client would cut a longer one off."""
 
 _MILLISECONDS: Final = "timestamp_in_ms"
 
@@ -34,9 +37,18 @@ _BROKERS_OWN: Final = ("x-death", "x-delivery-count")
 
 
 def reject_short(text: str) -> str | None:
-    """Why it can't be a routing key, an id, or a header's name; None if it can."""
+    """Why it can't be a routing key or an id; None if it can."""
+    return _reject(text, SHORT)
+
+
+def reject_name(text: str) -> str | None:
+    """Likewise for a header's name."""
+    return _reject(text, NAME)
+
+
+def _reject(text: str, most: int) -> str | None:
     size = len(text.encode())
-    return None if size <= SHORT else f"has {size} bytes, and AMQP takes {SHORT} at most"
+    return None if size <= most else f"has {size} bytes, and AMQP takes {most} at most"
 
 
 def properties_of(
@@ -71,7 +83,7 @@ def properties_of(
             raise BrokerRejected("property too large", f"{name} {reason}")
         size += len(text.encode())
     for name, value in headers.items():
-        if reason := reject_short(name):
+        if reason := reject_name(name):
             raise BrokerRejected("header too large", f"a header's name {reason}")
         size += len(name.encode()) + (len(value.encode()) if isinstance(value, str) else 8) + 8
     if size > room:
