@@ -8,6 +8,7 @@ it closed the connection while we introduced ourselves   BrokerRejected: credent
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator
 from typing import Final
 
 from aio_pika.exceptions import (
@@ -64,17 +65,25 @@ def unavailable(error: BaseException | None) -> BrokerUnavailable:
 
 def connecting(error: BaseException) -> BrokerError:
     """What a failed attempt to connect means. The text of no error here holds credentials."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return BrokerRejected("certificate", cause.verify_message)
-        cause = cause.__cause__ or cause.__context__
     if isinstance(error, (ProbableAuthenticationError, AuthenticationError)):
         return BrokerRejected("credentials", _text(error))
     if isinstance(error, InvalidFrameError) and "Connection.OpenOk" in str(error):
         # The client swallows what the broker says to its choice of a virtual host, but it is always a no to that.
         return BrokerRejected("virtual host", "there is none of that name, or not for us")
     return unavailable(error)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what led to it. The client raises one object more than once: the chain may be a ring."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _text(error: BaseException) -> str:

@@ -515,52 +515,6 @@ async def test_nobody_there_is_unavailable(rabbitmq: rabbitmq_broker.Broker) -> 
         pass
 
 
-async def test_a_broker_that_is_killed_is_noticed_and_what_it_had_is_kept(
-    rabbitmq: rabbitmq_broker.Broker, word: str
-) -> None:
-    """Killed in the middle of numbered traffic: all that was confirmed is there, all that was not comes again."""
-    chosen = settings(rabbitmq.url, **export(reliable=True), **imports(f"{word}.#", reliable=True))
-    outgoing, incoming = chosen.exports[0], chosen.imports[0]
-    broker = KIND.make(chosen, IDENTITY)
-    batches = [[BrokerMessage(f"{word}.n", b"%d" % (20 * n + i)) for i in range(20)] for n in range(15)]
-    seen: list[int] = []
-    pending = list(batches)
-    killed = False
-
-    async def run(session: Session) -> None:
-        nonlocal killed
-        async with session.receive(incoming) as receiver, trio.open_nursery() as nursery:
-            nursery.start_soon(send, session)
-            while len(set(seen)) < 300:
-                got = await receiver.receive()
-                seen.extend(int(each.message.data) for each in got)
-                await receiver.acknowledge(got)
-                if len(seen) > 60 and not killed:
-                    killed = True
-                    await trio.to_thread.run_sync(rabbitmq.kill)
-
-    async def send(session: Session) -> None:
-        while pending:
-            assert not await session.send(outgoing, pending[0])
-            del pending[0]
-
-    with trio.fail_after(3 * PATIENCE):
-        with suppress_lost():
-            async with connected(broker) as session:
-                await run(session)
-        assert killed
-        assert len(set(seen)) < 300
-        with suppress_lost():
-            async with connected(broker):
-                raise AssertionError("nobody is there")
-        await trio.to_thread.run_sync(rabbitmq.start)
-        async with connected(broker) as session:
-            await run(session)
-    assert set(seen) == set(range(300))
-    # In order, but for what was sent or delivered again.
-    assert list(dict.fromkeys(seen)) == list(range(300))
-
-
 async def test_a_broker_short_of_memory_is_seen_to_block(
     rabbitmq: rabbitmq_broker.Broker, client: Outsider, word: str
 ) -> None:

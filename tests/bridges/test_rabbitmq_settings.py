@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 from pamqp import frame
 from pamqp.header import ContentHeader
 
-from bridges.base import BrokerRejected
+from bridges.base import BrokerRejected, BrokerUnavailable
 from bridges.config import read_bridge
 from bridges.messages import BrokerMessage
 from bridges.rabbitmq.consuming import queue_name
+from bridges.rabbitmq.faults import connecting
 from bridges.rabbitmq.properties import PERSISTENT, delivered, properties_of, reject_name, reject_short
 from mesh.errors import ConfigError
 
@@ -121,6 +123,18 @@ def test_headers_of_others_become_text() -> None:
         "app-id": "shop",
         "type": "order",
     }
+
+
+def test_an_error_whose_causes_are_a_ring_has_an_end() -> None:
+    """The client raises one object again and again; Python may hang it behind itself."""
+    first, second = ConnectionError("gone"), ValueError("closed")
+    first.__cause__, second.__cause__ = second, first
+    assert isinstance(connecting(first), BrokerUnavailable)
+    second.__cause__ = ssl.SSLCertVerificationError("no")
+    second.__cause__.verify_message = "self-signed certificate"
+    told = connecting(first)
+    assert isinstance(told, BrokerRejected)
+    assert (told.reason, told.detail) == ("certificate", "self-signed certificate")
 
 
 # -- tables ----------------------------------------------------------------------------------
