@@ -58,6 +58,8 @@ class Asked:
             raise BridgedError("the request has passed this bridge before") from None
         except (Unmappable, BrokerRejected) as error:
             self.counters.rejected(error.reason, error.detail)
+            if error.reason == "unroutable":
+                raise mesh.NoResponders(request.topic) from None
             raise BridgedError(str(error)) from None
         except BrokerUnavailable as error:
             self.counters.dropped("away", 1)

@@ -65,6 +65,7 @@ class Bridge:
         self._spool = spool
         self._broker = kind.make(settings, self.identity)
         self._connections = 0
+        self._session: Session | None = None
         self._changed = trio.Event()
         reliable = [route for route in settings.exports if route.reliable and not route.request]
         self._siblings = Siblings(
@@ -110,13 +111,14 @@ class Bridge:
 
     def statistics(self) -> BridgeStatistics:
         """A frozen snapshot."""
+        hindrance = "" if self._session is None else self._session.hindrance
         return BridgeStatistics(
             name=self.name,
             kind=self.settings.kind,
             address=str(self.settings.address),
             identity=self.identity,
-            state=self.state,
-            why=self.why,
+            state="blocked" if hindrance else self.state,
+            why=hindrance or self.why,
             leads=self._siblings.leads,
             siblings=self._siblings.present,
             connections=self._connections,
@@ -184,6 +186,7 @@ class Bridge:
             yield lambda each=each: each.run(session)  # type: ignore[misc]
 
     def _use(self, session: Session | None) -> None:
+        self._session = session
         for export in self._exports:
             export.connected(session)
         self._siblings.connected(session is not None)

@@ -19,7 +19,7 @@ __all__ = ["BridgeState", "BridgeStatistics", "RouteCounters", "RouteStatistics"
 
 log = logging.getLogger("mesh.bridges")
 
-BridgeState = Literal["starting", "connected", "away", "refused", "closed"]
+BridgeState = Literal["starting", "connected", "blocked", "away", "refused", "closed"]
 
 _REASONS: Final = 32
 """Different reasons that a route counts by name; a broker's own words may be many."""
@@ -44,7 +44,7 @@ class RouteStatistics:
 
 @dataclass(frozen=True, slots=True)
 class BridgeStatistics:
-    """One bridge. ``state`` is ``connected``, ``away`` (tried again, with backoff), ``refused`` (the broker knows us
+    """One bridge. ``state`` is ``connected``, ``blocked`` (the broker takes nothing for now), ``away`` (tried again, with backoff), ``refused`` (the broker knows us
     and says no; tried again, too), ``starting`` or ``closed``; ``why`` the last failure in words. ``leads``: this one
     of the bridges of its name moves messages; ``siblings``: how many others there are."""
 

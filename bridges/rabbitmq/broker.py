@@ -208,7 +208,7 @@ class RabbitSession(Session):
 
     @property
     def hindrance(self) -> str:
-        return "blocked: the broker is short of memory or disk" if self._blockade.blocked else ""
+        return "the broker is short of memory or disk" if self._blockade.blocked else ""
 
     async def _run(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         try:

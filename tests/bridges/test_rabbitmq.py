@@ -515,28 +515,6 @@ async def test_nobody_there_is_unavailable(rabbitmq: rabbitmq_broker.Broker) -> 
         pass
 
 
-async def test_a_broker_short_of_memory_is_seen_to_block(
-    rabbitmq: rabbitmq_broker.Broker, client: Outsider, word: str
-) -> None:
-    queue = await client.queue(word, name=word)
-    chosen = settings(rabbitmq.url, **export(reliable=True))
-    [route] = chosen.exports
-    async with connected(chosen) as session, trio.open_nursery() as nursery:
-        assert not session.hindrance
-        await trio.to_thread.run_sync(rabbitmq.control, "set_vm_memory_high_watermark", "0")
-        try:
-            nursery.start_soon(session.send, route, [BrokerMessage(word, b"patient", message_id="p")])
-            with trio.fail_after(PATIENCE):
-                while not session.hindrance:  # noqa: ASYNC110  # as a program looks at statistics
-                    await trio.sleep(0.05)
-        finally:
-            await trio.to_thread.run_sync(
-                rabbitmq.control, "set_vm_memory_high_watermark", "absolute", "512MB"
-            )
-        assert [each.body for each in await client.take(queue)] == [b"patient"]
-    assert not session.hindrance
-
-
 async def test_a_broker_that_hangs_holds_nobody(
     rabbitmq: rabbitmq_broker.Broker, word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

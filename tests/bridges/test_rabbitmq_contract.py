@@ -6,18 +6,32 @@ kill it indeed; for those that only need it to be away, a relay stands between, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pika
 import pytest
 import trio
 
+import mesh
 from bridges.rabbitmq import KIND
 from tests.bridges import rabbitmq_broker
-from tests.bridges.contract import CANARY, BridgeContract, Harness, Observer, Seen
+from tests.bridges.contract import (
+    CANARY,
+    PATIENCE,
+    BridgeContract,
+    Harness,
+    Observer,
+    Seen,
+    Setting,
+    numbers,
+    settled,
+)
 from tests.bridges.contract import setting as setting
+from tests.bridges.rabbitmq_client import outsider
 
 AGAIN_AFTER = 0.1
 """Seconds between two tries of the observer to reach a broker that is away."""
@@ -243,4 +257,79 @@ async def broker(
 
 
 class TestRabbitMQ(BridgeContract):
-    pass
+    async def test_requests_both_ways(self, setting: Setting, rabbitmq: rabbitmq_broker.Broker) -> None:
+        """A mesh request is answered by an AMQP worker, an AMQP client's by a mesh responder."""
+        word = setting.prefix
+        outward = {"pattern": f"{word}/rpc/*", "to": f"{word}.{{1}}", "request": True, "format": "json"}
+        inward = {"from": f"{word}.ask", "topic": f"{word}/answer", "request": True, "format": "json"}
+
+        async def answer(request: mesh.Request) -> Any:
+            if request.value == "fail":
+                raise ValueError("not that")
+            return {"you said": request.value}
+
+        with outsider(rabbitmq.url) as client:
+            queue = await client.queue("", exchange="", name=f"{word}.double")
+
+            async def work() -> None:
+                [got] = await client.take(queue)
+                await client.publish(
+                    got.properties.reply_to,
+                    b"%d" % (2 * int(got.body)),
+                    exchange="",
+                    mandatory=False,
+                    correlation_id=got.properties.correlation_id,
+                )
+
+            async with (
+                setting.nodes(2) as (here, there),
+                setting.leading(here, export={**outward, "timeout": 30.0}, imported=inward) as bridge,
+                trio.open_nursery() as inner,
+            ):
+                inner.start_soon(work)
+                assert await there.request(f"{word}/rpc/double", 21, timeout=PATIENCE) == 42
+                with pytest.raises(mesh.RemoteError) as told:
+                    await there.request(f"{word}/rpc/nobody", 1, timeout=PATIENCE)
+                assert told.value.type_name == "NoResponders"
+
+                await inner.start(partial(there.serve, f"{word}/answer", answer))
+                replies = await client.queue("", exchange="")
+                for exchange, body in (
+                    ("amq.topic", b'"hello"'),
+                    ("", b'"again"'),
+                    ("", b'"fail"'),
+                    ("", b"{"),
+                ):
+                    await client.publish(
+                        f"{word}.ask", body, exchange=exchange, reply_to=replies, correlation_id=body.decode()
+                    )
+                got = {each.properties.correlation_id: each for each in await client.take(replies, 4)}
+                assert json.loads(got['"hello"'].body) == {"you said": "hello"}
+                assert json.loads(got['"again"'].body) == {"you said": "again"}
+                assert got['"hello"'].headers.get("mesh-error") is None
+                assert got['"fail"'].headers["mesh-error"] == "ValueError"
+                assert json.loads(got['"fail"'].body) == "not that"
+                assert got["{"].headers["mesh-error"]
+                await settled(bridge, lambda it: [each.moved for each in it.routes] == [1, 4])
+                inner.cancel_scope.cancel()
+
+    async def test_a_broker_short_of_memory_is_seen_to_block(
+        self, setting: Setting, rabbitmq: rabbitmq_broker.Broker
+    ) -> None:
+        def watermark(*value: str) -> None:
+            rabbitmq.control("set_vm_memory_high_watermark", *value)
+
+        async with (
+            setting.nodes(1) as (here,),
+            setting.observe(reliable=True) as observer,
+            setting.leading(here, export=setting.export(reliable=True, format="json")) as bridge,
+        ):
+            await trio.to_thread.run_sync(watermark, "0")
+            try:
+                await here.publish(f"{setting.prefix}/a", "patient")
+                statistics = await settled(bridge, lambda it: it.state == "blocked")
+                assert "memory" in statistics.why
+            finally:
+                await trio.to_thread.run_sync(watermark, "absolute", "512MB")
+            assert numbers(await observer.take(1)) == ["patient"]
+            await settled(bridge, lambda it: it.state == "connected" and not it.why)
