@@ -17,11 +17,17 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager
-from typing import Generic, TypeVar, TypeVarTuple
+from typing import Final, Generic, TypeVar, TypeVarTuple
 
 import trio
 
 __all__ = ["Inbox", "Loop", "open_loop"]
+
+_ROUNDS: Final = 16
+"""Generations of tasks that are waited for at the end of a loop."""
+
+_PATIENCE: Final = 1.0
+"""Seconds for a cancelled generation to end."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -96,10 +102,11 @@ async def open_loop(name: str) -> AsyncIterator[Loop]:
         loop, leave = asyncio.get_running_loop(), asyncio.Event()
         token.run_sync_soon(began.set)
         await leave.wait()
+        await _wind_down()
 
     def work() -> None:
         try:
-            asyncio.run(stay())  # at its end it cancels every task and closes the loop
+            asyncio.run(stay())
         finally:
             token.run_sync_soon(ended.set)
 
@@ -116,6 +123,22 @@ async def open_loop(name: str) -> AsyncIterator[Loop]:
         with trio.CancelScope(shield=True):
             await ended.wait()
         thread.join()  # it has nothing left to do but to end
+
+
+async def _wind_down() -> None:
+    """Cancel every other task, and those that begin because these end, as clients' callbacks do.
+
+    (``asyncio.run`` would look once. What then begins would be destroyed in the middle.)
+    """
+    for _ in range(_ROUNDS):
+        for _ in range(2):  # callbacks of what has just ended run, and what they begin is there
+            await asyncio.sleep(0)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if not others:
+            return
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others, timeout=_PATIENCE)
 
 
 class Inbox(Generic[T]):

@@ -146,6 +146,34 @@ async def test_leaving_ends_what_still_runs_there() -> None:
     assert not threads("beside")
 
 
+async def test_what_begins_because_something_ends_is_ended_too() -> None:
+    ended: list[int] = []
+
+    async def for_ever(generation: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(generation)
+
+    tasks: list[asyncio.Task[None]] = []
+
+    def begin(generation: int) -> None:
+        task = asyncio.get_running_loop().create_task(for_ever(generation))
+        tasks.append(task)
+        if generation < 3:
+            task.add_done_callback(lambda _: begin(generation + 1))
+
+    async def spawn() -> None:
+        begin(1)
+        await asyncio.sleep(0)
+
+    async with open_loop("beside") as loop:
+        await loop.run(spawn)
+    assert all(task.done() for task in tasks)
+    assert len(tasks) == 3
+    assert ended[0] == 1  # the others may not have begun to run
+
+
 async def test_an_error_in_the_block_ends_the_thread_too() -> None:
     with pytest.raises(RuntimeError, match="mine"):
         async with open_loop("beside"):
