@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -164,11 +164,15 @@ class Bridge:
                 for work in self._work(session):
                     nursery.start_soon(work)
         except BaseExceptionGroup as group:
-            error = _broker_error(group)
-            if error is None:
-                if group.split(trio.Cancelled)[1] is not None:
-                    self._lost("away", f"failed: {group!r}")
+            leaves = list(_leaves(group))
+            cancelled = [each for each in leaves if isinstance(each, trio.Cancelled)]
+            errors = [each for each in leaves if isinstance(each, BrokerError)]
+            if len(errors) + len(cancelled) < len(leaves):
+                self._lost("away", f"failed: {group!r}")
                 raise
+            if cancelled:  # what broke while everything was being taken down says nothing
+                raise cancelled[0] from None
+            error = _plainest(errors)
             self._lost("refused" if isinstance(error, BrokerRejected) else "away", str(error))
             raise error from None
         finally:
@@ -216,22 +220,17 @@ class Bridge:
             await export.drain(lambda: self.state == "connected" and self._siblings.leads)
 
 
-def _broker_error(group: BaseExceptionGroup[BaseException]) -> BrokerError | None:
-    """The broker's failure, if it is nothing else: what says no rather than what is not there."""
-    errors, others = group.split(BrokerError)
-    if errors is None or others is not None:
-        return None
-    found: list[BrokerError] = []
-    _collect(errors, found)
-    return min(found, key=lambda error: isinstance(error, BrokerUnavailable))
-
-
-def _collect(group: BaseExceptionGroup[Any], found: list[BrokerError]) -> None:
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
     for each in group.exceptions:
         if isinstance(each, BaseExceptionGroup):
-            _collect(each, found)
+            yield from _leaves(each)
         else:
-            found.append(each)
+            yield each
+
+
+def _plainest(errors: Sequence[BrokerError]) -> BrokerError:
+    """Of several the one that says no, rather than that nobody is there."""
+    return min(errors, key=lambda error: isinstance(error, BrokerUnavailable))
 
 
 def _settings(given: BridgeSettings | Mapping[str, Any], kind: Kind | None) -> tuple[BridgeSettings, Kind]:
@@ -294,12 +293,16 @@ async def open_bridge(
 async def check_bridge(settings: BridgeSettings, *, kind: Kind | None = None) -> None:
     """Connect to the broker and leave again; nothing is moved. Raises ``BrokerError``, ``ConfigError``."""
     told, its_kind = _settings(settings, kind)
+    connected = False
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(its_kind.make(told, "0" * 16).run)
+            connected = True
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        error = _broker_error(group)
-        if error is None:
+        leaves = list(_leaves(group))
+        errors = [each for each in leaves if isinstance(each, BrokerError)]
+        if len(errors) < len(leaves):
             raise
-        raise error from None
+        if not connected:  # what a client complains of while it closes is no concern here
+            raise _plainest(errors) from None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MODULES", "kind_named"]
 
-MODULES: Final[dict[str, str]] = {"kafka": "confluent_kafka", "rabbitmq": "aio_pika"}
+MODULES: Final[dict[str, str]] = {"kafka": "confluent_kafka", "rabbitmq": "aio_pika", "redis": "coredis"}
 """Name of the kind (its module in ``bridges``, and the extra to install) → the library it needs."""
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.bridges import kafka_broker, rabbitmq_broker
+from tests.bridges import kafka_broker, rabbitmq_broker, redis_broker
 
 
 def _need(name: str, required: str, reason: str | None) -> None:
@@ -38,6 +38,18 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq_brok
     """A RabbitMQ node of this session. A test that kills it starts it again."""
     _need("RabbitMQ", rabbitmq_broker.REQUIRED, rabbitmq_broker.why_not())
     broker = rabbitmq_broker.Broker(tmp_path_factory.mktemp("rabbitmq"))
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_broker.Broker]:
+    """A redis-server of this session. A test that kills it starts it again."""
+    _need("Redis", redis_broker.REQUIRED, redis_broker.why_not())
+    broker = redis_broker.Broker(tmp_path_factory.mktemp("redis"))
     try:
         broker.start()
         yield broker
