@@ -31,7 +31,7 @@ from bridges.settings import (
 )
 from mesh.errors import ConfigError
 
-__all__ = ["read_bridge"]
+__all__ = ["bridge_reader", "read_bridge"]
 
 MAX_SECRET_FILE: Final = 64 << 10
 
@@ -74,6 +74,24 @@ def read_bridge(
         raise ConfigError("has no kind", key="kind")
     kind = kind_named(name)
     return _Reader(kind).bridge(document)
+
+
+def bridge_reader() -> Callable[[Mapping[str, Any]], BridgeSettings]:
+    """``read_bridge`` for all tables of one file: names that are taken are a mistake, too."""
+    names: set[str] = set()
+
+    def read(document: Mapping[str, Any]) -> BridgeSettings:
+        settings = read_bridge(document)
+        if settings.name in names:
+            key = "name" if "name" in document else "kind"
+            _fail(
+                key,
+                f'another bridge of this file is called "{settings.name}": give this one a name of its own',
+            )
+        names.add(settings.name)
+        return settings
+
+    return read
 
 
 def _fail(key: str, reason: str) -> NoReturn:
@@ -244,6 +262,8 @@ class _Reader:
     def _common(self, route: dict[str, Any], where: str) -> dict[str, Any]:
         if route.get("request", False) and not self._kind.requests:
             _fail(f"{where}.request", f"{self._kind.name} carries no requests")
+        if not route.get("decrypt", True):
+            _fail(f"{where}.decrypt", "this version exports no sealed values: leave it out")
         return {
             "separator": route.get("separator", self._kind.separator),
             **{key: route[key] for key in ("reliable", "format", "decrypt", "request") if key in route},

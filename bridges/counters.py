@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from bridges.spool import SpoolStatistics
 
@@ -59,6 +59,20 @@ class BridgeStatistics:
     connections: int
     spool: SpoolStatistics | None
     routes: tuple[RouteStatistics, ...]
+
+    def plain(self) -> dict[str, Any]:
+        """The same as JSON can carry it."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values["spool"] = None if self.spool is None else asdict(self.spool)
+        values["routes"] = [
+            {each.name: _unfrozen(getattr(route, each.name)) for each in fields(route)}
+            for route in self.routes
+        ]
+        return values
+
+
+def _unfrozen(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 class RouteCounters:

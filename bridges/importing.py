@@ -86,7 +86,9 @@ class Import:
                     continue
                 publisher = published.get(taken.topic)
                 if publisher is None:
-                    publisher = published[taken.topic] = self._node.publisher(taken.topic)
+                    publisher = published[taken.topic] = self._node.publisher(
+                        taken.topic, reliable=self.route.reliable
+                    )
                 await publisher.publish(taken.value, taken.headers)
             except Looped:
                 self.counters.looped += 1

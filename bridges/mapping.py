@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import mesh
@@ -98,7 +98,7 @@ class SourcePattern:
 
     text: str
     wildcards: int
-    _captures: Callable[[str], Sequence[str] | None]
+    _captures: Callable[[str], Sequence[str] | None] = field(compare=False, repr=False)
 
     def captures(self, destination: str) -> Sequence[str] | None:
         """What each wildcard stands for in ``destination``, in order; None if it does not match."""

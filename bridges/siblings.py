@@ -35,6 +35,9 @@ _INTERVAL: Final = 1.0
 _SYNC: Final = 0.25
 """Seconds between two times that the leader tells what was delivered: what is sent twice at a takeover."""
 
+_FAREWELL: Final = 0.5
+"""Seconds for the last words of a bridge that is closed."""
+
 _ORIGINS: Final = 65_536
 """Publishers × topics whose marks are kept, a route; the longest unused is forgotten."""
 
@@ -165,12 +168,26 @@ class Siblings:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled."""
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self._node.serve, self._topic, self._answer)
-            nursery.start_soon(self._watch)
-            nursery.start_soon(self._greet)
-            nursery.start_soon(self._tell)
-            task_status.started()
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._node.serve, self._topic, self._answer)
+                nursery.start_soon(self._watch)
+                nursery.start_soon(self._greet)
+                nursery.start_soon(self._tell)
+                task_status.started()
+        finally:
+            self._connected = None
+            with trio.move_on_after(_FAREWELL, shield=True):
+                for sibling in list(self._siblings.values()):
+                    await self._take_leave(sibling)
+
+    async def _take_leave(self, sibling: _Sibling) -> None:
+        """The others need not wait to miss us."""
+        await self._tell_one(sibling)
+        try:
+            await self._node.request(self._topic, {"connected": None}, to=sibling.peer, timeout=_FAREWELL)
+        except mesh.MeshError:
+            pass  # it is gone itself, or the node is: it will miss us
 
     async def _answer(self, request: mesh.Request) -> Any:
         said = request.value

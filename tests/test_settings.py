@@ -41,7 +41,7 @@ action = "publish"
 
 
 def test_a_full_file_is_read() -> None:
-    settings = parse(FULL, environment={"SECRET": "hush"})
+    settings = parse(FULL, environment={"SECRET": "hush"}, read_bridge=dict)
     assert settings.node == NodeSettings(
         name="kitchen",
         listen=("tcp://*:7400",),
@@ -64,7 +64,20 @@ def test_an_empty_file_is_the_default() -> None:
 
 
 def test_secrets_stay_out_of_the_text_form() -> None:
-    assert "hush" not in repr(parse(FULL, environment={"SECRET": "hush"}))
+    assert "hush" not in repr(parse(FULL, environment={"SECRET": "hush"}, read_bridge=dict))
+
+
+def test_who_runs_no_bridge_needs_no_secret_of_one() -> None:
+    assert parse(FULL, environment={}).bridges[0]["url"] == "redis://:${SECRET}@127.0.0.1:6379/0"
+
+
+def test_a_bridge_says_what_is_wrong_inside_its_table() -> None:
+    def read(document: object) -> object:
+        raise ConfigError("is wrong", key="export[1].to")
+
+    with pytest.raises(ConfigError) as caught:
+        parse(FULL, environment={"SECRET": "x"}, read_bridge=read)
+    assert (caught.value.line, caught.value.key) == (19, "bridge[1].export[1].to")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +115,7 @@ def test_secrets_stay_out_of_the_text_form() -> None:
 )
 def test_each_mistake_names_line_and_key(text: str, line: int, key: str, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse(text, file="/etc/mesh.toml", environment={})
+        parse(text, file="/etc/mesh.toml", environment={}, read_bridge=dict)
     assert (caught.value.file, caught.value.line, caught.value.key) == ("/etc/mesh.toml", line, key)
     assert expected in str(caught.value)
     assert str(caught.value).startswith(f"/etc/mesh.toml:{line}: {key}: ")

@@ -16,7 +16,7 @@ import logging
 import logging.handlers
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
 
@@ -27,7 +27,7 @@ from mesh.errors import MeshError
 
 if TYPE_CHECKING:
     from mesh.home import Home
-    from mesh.settings import Settings
+    from mesh.settings import ReadBridge, Settings
 
 __all__ = [
     "ConnectOption",
@@ -38,6 +38,7 @@ __all__ = [
     "UsageMistake",
     "VerboseOption",
     "at_home",
+    "bridge_settings",
     "described",
     "guarded",
     "home_settings",
@@ -100,6 +101,21 @@ def home_settings(home: Home) -> Settings:
 
     file = home.path / "mesh.toml"
     return load(file) if file.exists() else Settings()
+
+
+def bridge_settings() -> ReadBridge:
+    """What reads the tables of bridges in one file. Nothing of a bridge is loaded before there is one."""
+    read: ReadBridge | None = None
+
+    def read_bridge(document: Mapping[str, Any]) -> Any:
+        nonlocal read
+        if read is None:
+            from bridges import bridge_reader
+
+            read = bridge_reader()
+        return read(document)
+
+    return read_bridge
 
 
 # -- how commands end -------------------------------------------------------------------------

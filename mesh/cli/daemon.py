@@ -53,7 +53,7 @@ def daemon(
     """
     import trio
 
-    from mesh.cli.base import usage
+    from mesh.cli.base import bridge_settings, usage
     from mesh.daemon.daemon import Daemon
     from mesh.settings import Settings, load
     from mesh.settings.forms import reject_name
@@ -64,7 +64,10 @@ def daemon(
     log = set_up_logging(verbose, default=logging.INFO, hold=True)
     where = at_home(home)
     file = config or where.path / "mesh.toml"
-    settings = load(file) if config is not None or file.exists() else Settings()
+    if config is not None or file.exists():
+        settings = load(file, read_bridge=bridge_settings())
+    else:
+        settings = Settings()
 
     def announce(line: str) -> None:
         write(line + "\n")
@@ -75,6 +78,14 @@ def daemon(
             log.set_level(level)
 
     set_log_level(settings.node.log)
-    running = Daemon(where, settings, name=name, file=file, announce=announce, set_log_level=set_log_level)
+    running = Daemon(
+        where,
+        settings,
+        name=name,
+        file=file,
+        announce=announce,
+        set_log_level=set_log_level,
+        read_bridge=bridge_settings,
+    )
     trio.run(running.run)
     return 0

@@ -29,7 +29,7 @@ from mesh.daemon.operations import Operations, control_socket
 from mesh.errors import ConfigError, MeshError, TransportError
 from mesh.home import Admission, Home
 from mesh.node.message import PeerJoined, PeerLeft
-from mesh.settings import Settings, load
+from mesh.settings import ReadBridge, Settings, load
 
 __all__ = ["DEFAULT_LISTEN", "STOP_WITHIN", "Daemon"]
 
@@ -47,6 +47,7 @@ class Daemon:
 
     ``file`` is the configuration to read again on SIGHUP (None: there is none). ``announce`` is called
     once with the line that says that it is ready, ``set_log_level`` with the level of the configuration.
+    ``read_bridge`` makes what reads the bridges' tables of one file, when it is read again.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Daemon:
         file: Path | None = None,
         announce: Callable[[str], None],
         set_log_level: Callable[[str], None] = lambda level: None,
+        read_bridge: Callable[[], ReadBridge] | None = None,
     ) -> None:
         if settings.allow:
             # To run without rules that somebody wrote down would be to let everybody do everything.
@@ -72,6 +74,7 @@ class Daemon:
         self._file = file
         self._announce = announce
         self._set_log_level = set_log_level
+        self._read_bridge = read_bridge
         self._stopping = trio.Event()
 
     async def run(self) -> None:
@@ -92,12 +95,13 @@ class Daemon:
                     sorted(node.endpoints, key=lambda each: not each.startswith("ipc://"))
                 )
                 nursery.start_soon(self._watch_peers, node)
-                self._announce(f"ready {node.name} {node.id} {' '.join(node.endpoints)}")
-                self._say_what_is_left_out()
-                notify.ready(self._status(node))
-                await self._heed(signals, node)
-                notify.stopping()
-                _end_within(STOP_WITHIN)
+                async with self._bridges(node):
+                    self._announce(f"ready {node.name} {node.id} {' '.join(node.endpoints)}")
+                    self._say_what_is_left_out()
+                    notify.ready(self._status(node))
+                    await self._heed(signals, node)
+                    notify.stopping()
+                    _end_within(STOP_WITHIN)
                 nursery.cancel_scope.cancel()
             self._clean_up()
 
@@ -136,6 +140,19 @@ class Daemon:
             config=node.config,
         )
 
+    @contextlib.asynccontextmanager
+    async def _bridges(self, node: mesh.Node) -> AsyncIterator[None]:
+        """Those of the configuration, read as ``bridges.read_bridge`` does. Closed, they empty what they hold."""
+        if not self._settings.bridges:
+            yield
+            return
+        # Imported where they are wanted: a daemon without bridges needs none of it.
+        from bridges import open_bridges
+
+        folder = self._home.path / "bridges"
+        async with open_bridges(node, self._settings.bridges, spool_folder=folder):
+            yield
+
     def _local(self) -> tuple[str, ...]:
         """A Unix socket for the programs of this home, if its name fits."""
         path = self._home.path / "run" / "daemon"
@@ -153,8 +170,6 @@ class Daemon:
     def _say_what_is_left_out(self) -> None:
         if self._settings.http is not None:
             _log.warning("%s: [http]: this version has no gateway; left out", self._settings.file)
-        if self._settings.bridges:
-            _log.warning("%s: [[bridge]]: this version runs no bridges; left out", self._settings.file)
 
     # -- running --------------------------------------------------------------------------
 
@@ -185,7 +200,7 @@ class Daemon:
             _log.info("there is no configuration file to read again")
             return
         try:
-            new = load(self._file)
+            new = load(self._file, read_bridge=self._read_bridge and self._read_bridge())
         except MeshError as error:
             _log.error("not reloaded: %s", error)
             return

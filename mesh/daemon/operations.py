@@ -118,6 +118,7 @@ class Operations:
             "peers": [peer_fields(peer) for peer in node.peers.values()],
             "discovery": [asdict(status) for status in node.discovery_status.values()],
             "refusals": dict(node.refusals),
+            "bridges": [bridge.plain() for bridge in statistics.bridges.values()],
             "counters": {
                 key: getattr(statistics, key)
                 for key in ("published", "received", "delivered", "lost", "dropped", "repaired", "rejected")

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from mesh.core.types import NodeId
 from mesh.discovery.base import Discovery
@@ -75,7 +76,7 @@ class Statistics:
     candidates_dropped: int
     peers: Mapping[str, PeerStatistics]
     subscriptions: tuple[SubscriptionStatistics, ...]
-    bridges: Mapping[str, object]
+    bridges: Mapping[str, Any]
 
 
 def collect(board: Switchboard, mechanisms: Sequence[Discovery], bridges: Mapping[str, object]) -> Statistics:

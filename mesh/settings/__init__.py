@@ -5,8 +5,8 @@ there → ``Settings``.  Whatever is wrong is a ``ConfigError`` that names the f
 line and what was expected; ``tomllib`` keeps no lines, so ``lines`` finds them
 again in the text when (and only when) there is a mistake to report.
 
-Tables of ``[[bridge]]`` are handed on as they are (the bridges know their own keys); only
-their ``kind`` is checked here.  So are those of ``[[allow]]``.
+Tables of ``[[bridge]]`` are read by the bridges, who know their own keys, where the caller says so; else only
+their ``kind`` is checked.  Those of ``[[allow]]`` are handed on as they are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -45,10 +45,14 @@ __all__ = [
     "LOG_LEVELS",
     "HttpSettings",
     "NodeSettings",
+    "ReadBridge",
     "Settings",
     "load",
     "parse",
 ]
+
+ReadBridge = Callable[[Mapping[str, Any]], Any]
+"""Makes a bridge's settings of its table, or raises ``ConfigError`` with the key inside the table."""
 
 BRIDGE_KINDS: Final = ("redis", "rabbitmq", "kafka")
 DISCOVERY: Final = ("mdns", "scout")
@@ -82,13 +86,20 @@ class Settings:
 
     node: NodeSettings = field(default_factory=NodeSettings)
     http: HttpSettings | None = None
-    bridges: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    bridges: tuple[Any, ...] = field(default=(), repr=False)
+    """What ``read_bridge`` made of each table; the tables themselves if there was none."""
     allow: tuple[Mapping[str, Any], ...] = ()
     file: str = ""
 
 
-def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read a configuration file. Raises ``ConfigError`` naming the file, the line and what was expected."""
+def load(
+    path: Path, environment: Mapping[str, str] = os.environ, *, read_bridge: ReadBridge | None = None
+) -> Settings:
+    """Read a configuration file. Raises ``ConfigError`` naming the file, the line and what was expected.
+
+    ``read_bridge`` makes a bridge's settings of its table. Its ``ConfigError`` names a key inside the table. Without
+    it the tables stay as they are, ``${ENV}`` and all.
+    """
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
@@ -101,17 +112,23 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError("is not UTF-8 text", file=str(path), line=line) from None
-    return parse(text, file=str(path), environment=environment)
+    return parse(text, file=str(path), environment=environment, read_bridge=read_bridge)
 
 
-def parse(text: str, *, file: str = "mesh.toml", environment: Mapping[str, str] = os.environ) -> Settings:
+def parse(
+    text: str,
+    *,
+    file: str = "mesh.toml",
+    environment: Mapping[str, str] = os.environ,
+    read_bridge: ReadBridge | None = None,
+) -> Settings:
     """The settings that ``text`` (TOML) states. Raises ``ConfigError``."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         reason, line = _toml_mistake(str(error), text)
         raise ConfigError(reason, file=file, line=line) from None
-    return _Reader(text, file, environment).settings(document)
+    return _Reader(text, file, environment, read_bridge).settings(document)
 
 
 def _toml_mistake(message: str, text: str) -> tuple[str, int]:
@@ -152,13 +169,20 @@ _VARIABLE = re.compile(r"\$(\$?)\{([^}]*)\}")
 class _Reader:
     """One document on its way into settings; knows where to point when it is wrong."""
 
-    def __init__(self, text: str, file: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, text: str, file: str, environment: Mapping[str, str], read_bridge: ReadBridge | None
+    ) -> None:
+        self._read_bridge = read_bridge
         self._text = text
         self._file = file
         self._environment = environment
 
     def settings(self, document: dict[str, Any]) -> Settings:
-        document = self._expand(document, ())
+        document = {
+            # Who runs no bridge need not know their secrets.
+            key: value if key == "bridge" and self._read_bridge is None else self._expand(value, (key,))
+            for key, value in document.items()
+        }
         self._check(document, _DOCUMENT, ())
         node = document.get("node", {})
         self._check(node, _NODE, ("node",))
@@ -167,12 +191,14 @@ class _Reader:
         http = document.get("http")
         if http is not None:
             self._check(http, _HTTP, ("http",))
-        for number, bridge in enumerate(document.get("bridge", ())):
+        bridges = tuple(
             self._bridge(bridge, ("bridge", number))
+            for number, bridge in enumerate(document.get("bridge", ()))
+        )
         return Settings(
             node=self._node(node),
             http=None if http is None else self._http(http),
-            bridges=tuple(document.get("bridge", ())),
+            bridges=bridges,
             allow=tuple(document.get("allow", ())),
             file=self._file,
         )
@@ -210,13 +236,19 @@ class _Reader:
                 shown = "" if " not " in reason or isinstance(value, (dict, list)) else f", not {show(value)}"
                 self._fail((*path, key), reason + shown)
 
-    def _bridge(self, bridge: dict[str, Any], path: KeyPath) -> None:
+    def _bridge(self, bridge: dict[str, Any], path: KeyPath) -> Any:
         if "kind" not in bridge:
             self._fail(path, f"has no kind: expected one of {', '.join(map(quote, BRIDGE_KINDS))}")
         reason = one_of(BRIDGE_KINDS)(bridge["kind"])
         if reason is not None:
             self._fail((*path, "kind"), f"{reason}, not {show(bridge['kind'])}")
         self._check({k: v for k, v in bridge.items() if k in _BRIDGE_ROUTES}, _BRIDGE_ROUTES, path)
+        if self._read_bridge is None:
+            return bridge
+        try:
+            return self._read_bridge(bridge)
+        except ConfigError as error:
+            self._fail((*path, *_key_path(error.key)), error.reason)
 
     # -- ${ENV} ------------------------------------------------------------------------
 
@@ -243,6 +275,13 @@ class _Reader:
 
     def _fail(self, path: KeyPath, reason: str) -> NoReturn:
         raise ConfigError(reason, key=_path_text(path), file=self._file, line=line_of(self._text, path))
+
+
+def _key_path(text: str) -> KeyPath:
+    """``export[2].to`` as a path."""
+    return tuple(
+        int(number) - 1 if number else name for number, name in re.findall(r"\[(\d+)\]|([^.\[\]]+)", text)
+    )
 
 
 def _path_text(path: KeyPath) -> str:
