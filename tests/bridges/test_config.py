@@ -82,7 +82,7 @@ def test_a_full_table() -> None:
     assert (export.templates["key"].text, export.options) == ("{1}", {"loud": True})
     assert (export.reliable, export.format, export.decrypt, export.separator) == (True, "json", True, ".")
     assert came.source.captures("commands.light") == ("light",)
-    assert (came.reliable, came.decrypt, came.separator, came.timeout) == (False, False, ":", 9.0)
+    assert (came.reliable, came.decrypt, came.separator, came.timeout) == (False, True, ":", 9.0)
     assert (export.name, came.name, came.options) == ("export[1]", "import[1]", {"quiet": False})
 
 
