@@ -65,6 +65,8 @@ CORE: list[str] = [
     "directory",
     "subscriber",
     "audience",
+    "repairs",
+    "catchup",
     "accounts",
     "receiver",
     "renewal",

@@ -15,12 +15,14 @@ from collections.abc import Iterable
 from typing import Final
 
 from mesh.config import Config
+from mesh.core.catchup import CatchUps
 from mesh.core.codec import decode_batch
-from mesh.core.effects import Deliver, Effect, LossCause, Lost, SendDirect
+from mesh.core.effects import Deliver, Effect, LossCause, Lost
 from mesh.core.links import Links
-from mesh.core.messages import Batch, PositionsMessage, RepairedMessage, RepairMessage, Tail
+from mesh.core.messages import Batch, InterestEntry, PositionsMessage, RepairedMessage, Tail
 from mesh.core.reorder import Fresh, Reorder, Room, Step
-from mesh.core.router import Router
+from mesh.core.repairs import Key, Repairs
+from mesh.core.router import SUBSCRIPTION, Router
 from mesh.core.sequence import TOPICS_PER_PUBLISHER, Missing, Observation, StreamSequences
 from mesh.core.session import Session
 from mesh.core.types import NodeId, RandomBytes, Reason, RemoteProtocolError
@@ -28,17 +30,6 @@ from mesh.core.types import NodeId, RandomBytes, Reason, RemoteProtocolError
 __all__ = ["Accounts"]
 
 _REMEMBERED: Final = 256  # departed peers whose numbers are remembered
-
-_SPREAD: Final = 0.02
-"""Seconds within which a hole is first asked for: many may miss the same, and the publisher is one."""
-
-_RETRY: Final = 0.25
-"""Seconds after which an unanswered question is repeated, twice as long each time."""
-
-_RETRY_MAX: Final = 2.0
-
-_BEGINNING: Final = 1.0
-"""Seconds for which a kept stream waits to be told where it begins for us."""
 
 _PENDING: Final = 1 << 16
 """Positions that wait for the echo of their barrier: four times the topics that are remembered."""
@@ -63,18 +54,22 @@ class Accounts:
         self, config: Config, rng: RandomBytes, links: Links, router: Router, effects: list[Effect]
     ) -> None:
         self._config = config
-        self._rng = rng
         self._links = links
         self._router = router
         self._effects = effects
         self._subscribed = 0  # the version of our interests with which our latest subscription began
         self._publishers: dict[NodeId, _Publisher] = {}
-        self._waiting: dict[tuple[NodeId, str], Reorder] = {}  # those with a hole, or without a beginning
+        self._repairs = Repairs(rng, links, effects)
+        self.catchups = CatchUps(self._repairs, links, effects)
 
     @property
     def awaited(self) -> int:
         """Messages that are missing and hoped for, and those that wait behind them."""
-        return sum(r.end - r.next if r.next is not None else r.held for r in self._waiting.values())
+        return sum(
+            r.end - r.next if r.next is not None else r.held
+            for key, r in self._repairs.waiting.items()
+            if not key.number
+        )
 
     def _of(self, node: NodeId) -> _Publisher:
         publisher = self._publishers.get(node)
@@ -82,11 +77,13 @@ class Accounts:
             if len(self._publishers) >= _REMEMBERED + len(self._links.sessions):
                 self._forget(next(n for n in self._publishers if n not in self._links.sessions))
             publisher = self._publishers[node] = _Publisher()
+            self.catchups.met(node)
         return publisher
 
     def _forget(self, node: NodeId) -> None:
         for topic in self._publishers.pop(node).kept:
-            self._waiting.pop((node, topic), None)
+            self._repairs.forget(Key(node, topic))
+        self.catchups.forget(node)
 
     # -- batches -----------------------------------------------------------------
 
@@ -101,8 +98,9 @@ class Accounts:
         if reorder is None:
             return None
         steps = reorder.take(batch)
-        if reorder.hole is not None or reorder.next is None or (node, batch.topic) in self._waiting:
-            self._watch(node, batch.topic, reorder, clock)
+        key = Key(node, batch.topic)
+        if reorder.hole is not None or reorder.next is None or key in self._repairs.waiting:
+            self._repairs.watch(key, reorder, clock)
         if len(steps) == 1 and isinstance(steps[0], Fresh):
             return steps[0]
         self._carry_out(node, batch.topic, steps)
@@ -145,7 +143,7 @@ class Accounts:
         reorder = self._reorder(publisher, tail.topic)
         if reorder is not None:
             reorder.announced(tail.next)
-            self._watch(node, tail.topic, reorder, clock)
+            self._repairs.watch(Key(node, tail.topic), reorder, clock)
 
     def _lose(self, node: NodeId, topic: str, missing: Iterable[Missing]) -> None:
         for first, end in missing:
@@ -168,15 +166,20 @@ class Accounts:
         node = session.node
         publisher = self._of(node)
         publisher.gone_at = float("inf")
-        for _, topic, next_number, kept, *_ in session.positions:
+        # First: what a subscription has held comes before what a stream lets go with the same positions.
+        kept = publisher.kept
+        self.catchups.positions(
+            session, lambda topic, number: kept[topic].begins(number) if topic in kept else number, clock
+        )
+        for _, topic, next_number, oldest, *_ in session.positions:
             if not self._router.subscribed(topic):
                 continue
-            if kept is None and topic not in publisher.kept:
+            if oldest is None and topic not in kept:
                 self._lose(node, topic, publisher.plain.stands_at(topic, next_number))
             elif (reorder := self._reorder(publisher, topic)) is not None:
                 self._carry_out(node, topic, reorder.begin(next_number))
                 reorder.announced(next_number)
-                self._watch(node, topic, reorder, clock)
+                self._repairs.watch(Key(node, topic), reorder, clock)
         session.settled = session.positioned
         session.positions.clear()
         session.positioned = -1
@@ -191,12 +194,13 @@ class Accounts:
             for topic, reorder in publisher.kept.items():
                 if reorder.next is None:
                     self._carry_out(node, topic, reorder.begin(0))
-                    reorder.due = float("inf")
-                    self._watch(node, topic, reorder, clock)
+                    self._repairs.watch(Key(node, topic), reorder, clock)
 
-    def subscribed(self, version: int) -> None:
-        """A subscription of ours begins: nobody has yet said where its topics stand."""
+    def subscribed(self, entry: InterestEntry, version: int) -> None:
+        """An interest of ours begins: nobody has yet said where its topics stand."""
         self._subscribed = version
+        if entry.kind == SUBSCRIPTION and not entry.group:
+            self.catchups.subscribed(entry.number, version)
         for publisher in self._publishers.values():
             publisher.plain.unsettle()
 
@@ -206,60 +210,40 @@ class Accounts:
         if publisher is not None:
             publisher.plain.unsettle()
 
-    def forget_unsubscribed(self) -> None:
-        """We do not follow some topics any more: a gap in them is no loss."""
+    def unsettled(self, version: int) -> bool:
+        """Whether some peer has yet to say where its streams stand for our interests up to ``version``."""
+        return any(s.joined and s.settled < version for s in self._links.sessions.values())
+
+    def unsubscribed(self, entry: InterestEntry) -> None:
+        """We may not follow some topics any more: a gap in them is no loss."""
+        self.catchups.unsubscribed(entry.number)
         for node, publisher in self._publishers.items():
             publisher.plain.forget_if(lambda topic: not self._router.subscribed(topic))
             for topic in [topic for topic in publisher.kept if not self._router.subscribed(topic)]:
                 publisher.kept.pop(topic).drop()
-                self._waiting.pop((node, topic), None)
+                self._repairs.forget(Key(node, topic))
 
     # -- repair ------------------------------------------------------------------------
-
-    def _watch(self, node: NodeId, topic: str, reorder: Reorder, clock: float) -> None:
-        """See to it that what is missing is asked for."""
-        if reorder.next is None:
-            if reorder.due == float("inf"):
-                reorder.due = clock + _BEGINNING
-        elif reorder.hole is None:
-            reorder.due = float("inf")
-            reorder.tries = 0
-            self._waiting.pop((node, topic), None)
-            return
-        elif (node, topic) not in self._waiting or reorder.due > clock + _RETRY_MAX:
-            reorder.due = clock + _SPREAD * self._rng(1)[0] / 256
-        self._waiting[node, topic] = reorder
 
     def repaired(self, session: Session, message: RepairedMessage, clock: float) -> None:
         """An answer, or a part of one."""
         node = session.node
-        publisher = self._of(node)
-        reorder = publisher.kept.get(message.topic)
-        if reorder is None or reorder.next is None:
-            return  # we have unsubscribed meanwhile
         batch = None if message.batch is None else decode_batch(message.batch)
         if batch is not None and batch.topic != message.topic:
             raise RemoteProtocolError(Reason.BAD_MESSAGE, "repaired with another topic")
+        key = Key(node, message.topic, message.number)
+        if message.number:
+            self.catchups.repaired(key, message.kept, batch, clock, last=message.last)
+            return
+        reorder = self._of(node).kept.get(message.topic)
+        if reorder is None or reorder.next is None:
+            return  # we have unsubscribed meanwhile
         before = reorder.next
         steps = reorder.gone_below(message.kept)
         if batch is not None:
             steps += reorder.take(batch)
         self._carry_out(node, message.topic, steps, repaired=True)
-        if reorder.next > before:
-            reorder.tries = 0
-        self._watch(node, message.topic, reorder, clock)
-        if message.last and reorder.hole is not None and reorder.next > before:
-            self._ask(node, message.topic, reorder, clock)  # the rest of it
-
-    def _ask(self, node: NodeId, topic: str, reorder: Reorder, clock: float) -> None:
-        hole = reorder.hole
-        session = self._links.sessions.get(node)
-        if hole is None or session is None or not session.link_open:
-            reorder.due = float("inf")  # it is looked at again when the publisher is back
-            return
-        self._effects.append(SendDirect(node, RepairMessage(topic, hole.first, hole.end)))
-        reorder.due = clock + min(_RETRY * 2**reorder.tries, _RETRY_MAX)
-        reorder.tries = min(reorder.tries + 1, 8)
+        self._repairs.answered(key, reorder, before, clock, last=message.last)
 
     # -- time ------------------------------------------------------------------------------
 
@@ -270,38 +254,41 @@ class Accounts:
             return
         publisher.gone_at = clock
         if node in self._links.departed:
-            self._give_up(node, publisher)
+            for topic, reorder in publisher.kept.items():
+                self._give_up_on(Key(node, topic), reorder)
+            self.catchups.departed(node)
 
-    def _give_up(self, node: NodeId, publisher: _Publisher) -> None:
-        for topic, reorder in publisher.kept.items():
-            self._give_up_on(node, topic, reorder)
-
-    def _give_up_on(self, node: NodeId, topic: str, reorder: Reorder) -> None:
-        self._waiting.pop((node, topic), None)
-        self._carry_out(node, topic, reorder.give_up(), LossCause.PUBLISHER_GONE)
+    def _give_up_on(self, key: Key, reorder: Reorder) -> None:
+        if key.number:
+            self.catchups.give_up(key)
+        else:
+            self._repairs.forget(key)
+            self._carry_out(key.node, key.topic, reorder.give_up(), LossCause.PUBLISHER_GONE)
 
     def deadline(self) -> float:
-        if not self._waiting:
+        waiting = self._repairs.waiting
+        if not waiting:
             return float("inf")
-        soonest = min(reorder.due for reorder in self._waiting.values())
-        away = {node for node, _ in self._waiting if node not in self._links.sessions}
-        for node in away:
+        soonest = self._repairs.deadline()
+        for node in {key.node for key in waiting if key.node not in self._links.sessions}:
             soonest = min(soonest, self._publishers[node].gone_at + self._config.repair_patience)
         return soonest
 
     def timer(self, clock: float) -> None:
         """Ask for what is missing (again); give up on publishers that stay away."""
-        for (node, topic), reorder in list(self._waiting.items()):
-            publisher = self._publishers[node]
+        for key in self._repairs.timer(clock):
+            self._begin_without(key, clock)
+        for key, reorder in list(self._repairs.waiting.items()):
+            node = key.node
             away = node not in self._links.sessions
-            if away and publisher.gone_at + self._config.repair_patience <= clock:
-                self._give_up_on(node, topic, reorder)
-                continue
-            if reorder.due > clock:
-                continue
-            if reorder.next is None:
-                self._carry_out(node, topic, reorder.begin_with_held())
-                reorder.due = float("inf")
-                self._watch(node, topic, reorder, clock)
-            else:
-                self._ask(node, topic, reorder, clock)
+            if away and self._publishers[node].gone_at + self._config.repair_patience <= clock:
+                self._give_up_on(key, reorder)
+
+    def _begin_without(self, key: Key, clock: float) -> None:
+        """Nobody says where a stream begins: with what is here."""
+        if key.number:
+            self.catchups.overdue(key, clock)
+            return
+        reorder = self._repairs.waiting[key]
+        self._carry_out(key.node, key.topic, reorder.begin_with_held())
+        self._repairs.watch(key, reorder, clock)

@@ -88,14 +88,15 @@ class Audience:
         """Echo the barriers whose interests are known; keep the others."""
         waiting, session.barriers = session.barriers, []
         newest = max((version for _, version in waiting if version <= session.interests.version), default=-1)
-        if newest > session.live:
+        if newest > session.told:
             # In front of the echoes, so that it is judged by what they prove to have come.
             self._outgoing.tell_positions(session, newest)
-            session.live = newest
+            session.told = newest
         for tag, version in waiting:
             if session.interests.version < version:
                 session.barriers.append((tag, version))
             else:
+                session.live = max(session.live, version)
                 self._effects.append(PublishFrame(tag, self._broadcast.echo(tag, clock)))
         if not session.barriers:
             session.starved_at = float("inf")

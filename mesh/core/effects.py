@@ -143,13 +143,15 @@ class PublishFrame(NamedTuple):
 class Deliver(NamedTuple):
     """Messages whose turn has come: a batch of ``peer`` but for its first ``skip`` messages.
 
-    ``repaired`` tells that they came over the direct plane.
+    ``repaired`` tells that they had been missing; ``only`` is the subscription of ours that they are for, 0 for
+    all that match.
     """
 
     peer: NodeId
     batch: Batch
     skip: int
-    repaired: bool
+    repaired: bool = False
+    only: int = 0
 
 
 class LossCause(StrEnum):

@@ -309,13 +309,13 @@ class Engine:
     ) -> InterestEntry:
         """A subscription or responder of ours begins: tell everybody."""
         entry = self.subscriber.add(kind, pattern, clock, group=group, history=history, mode=mode)
-        self.accounts.subscribed(self.subscriber.version)
+        self.accounts.subscribed(entry, self.subscriber.version)
         return entry
 
     def remove_interest(self, entry: InterestEntry) -> None:
         """It ended."""
         self.subscriber.remove(entry)
-        self.accounts.forget_unsubscribed()
+        self.accounts.unsubscribed(entry)
 
     # -- leaving and peers -----------------------------------------------------------
 

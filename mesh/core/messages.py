@@ -405,7 +405,8 @@ class PositionsMessage(NamedTuple):
     """Where the streams of the sender stand as subscriptions of the receiver become live.
 
     ``version`` is that of the barrier that is answered behind it; each of ``positions`` is
-    (number of the subscription, topic, next number, first number kept or None).
+    (number of the subscription, topic, next number, first number kept or None, first number that there is
+    for this subscription).
     """
 
     version: int
@@ -414,8 +415,12 @@ class PositionsMessage(NamedTuple):
 
 
 class RepairMessage(NamedTuple):
-    """Messages of the receiver's that the sender misses: numbers from ``first`` up to ``end``."""
+    """Messages of the receiver's that the sender misses: numbers from ``first`` up to ``end``.
 
+    ``number`` is the subscription that misses them, 0 if all do.
+    """
+
+    number: int
     topic: str
     first: int
     end: int
@@ -423,8 +428,9 @@ class RepairMessage(NamedTuple):
 
 class RepairedMessage(NamedTuple):
     """One kept batch again (None: there is none left). ``kept`` is the oldest number still kept; ``last``
-    ends the answer, if not the hole."""
+    ends the answer, if not the hole. ``number`` is that of the question."""
 
+    number: int
     topic: str
     kept: int
     batch: bytes | None
@@ -516,13 +522,13 @@ def _node_pair(value: Any) -> bool:
     return type(value) is list and len(value) == 2 and all(map(_bytes, value))
 
 
-_position_forms: tuple[Form, ...] = (_uint, _topic, _uint, _optional(_uint))
+_position_forms: tuple[Form, ...] = (_uint, _topic, _uint, _optional(_uint), _uint)
 
 
 def _position(value: Any) -> bool:
     return (
         type(value) is list
-        and len(value) >= 4
+        and len(value) >= 5
         and all(form(item) for form, item in zip(_position_forms, value, strict=False))
     )
 
@@ -562,8 +568,8 @@ DIRECT: Final[dict[int, tuple[type[Any], tuple[Form, ...]]]] = {
     36: (CancelMessage, (_uint,)),
     37: (CreditMessage, (_uint, _uint)),
     40: (PositionsMessage, (_uint, _each(_position, 4096), _bool)),
-    41: (RepairMessage, (_topic, _uint, _uint)),
-    42: (RepairedMessage, (_topic, _uint, _optional(_bytes), _bool)),
+    41: (RepairMessage, (_uint, _topic, _uint, _uint)),
+    42: (RepairedMessage, (_uint, _topic, _uint, _optional(_bytes), _bool)),
 }
 """Direct plane: code → message, forms of its fields."""
 

@@ -15,11 +15,11 @@ from typing import Final
 
 from mesh.config import Config
 from mesh.core.broadcast import Broadcast
-from mesh.core.codec import encode_tail
+from mesh.core.codec import decode_batch, encode_tail
 from mesh.core.effects import Effect, PublishFrame, SendDirect
 from mesh.core.envelope import TAIL
 from mesh.core.interest import PAGE_BYTES
-from mesh.core.messages import PositionsMessage, RepairedMessage, RepairMessage, Tail
+from mesh.core.messages import Batch, PositionsMessage, RepairedMessage, RepairMessage, Tail
 from mesh.core.ring import LEAST, Ring
 from mesh.core.router import Router
 from mesh.core.session import Session
@@ -46,12 +46,15 @@ _POSITION_BYTES: Final = 32  # of a position beside its topic
 class Line:
     """One topic of ours. ``next`` is the number of the message to be sent next."""
 
-    __slots__ = ("due", "next", "noted", "recent", "ring", "said", "topic")
+    __slots__ = ("due", "history", "next", "noted", "recent", "reliable", "retain", "ring", "said", "topic")
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
         self.next = 0
         self.ring: Ring | None = None
+        self.reliable = False  # what is missing can be repaired from the ring
+        self.history = 0  # messages for who subscribes later and asks for them
+        self.retain = False  # the last one is for everybody who subscribes later
         self.recent = False  # its tail is still to be announced
         self.noted = -1  # ``next`` as it was at the last look
         self.said = 0  # times that this was announced
@@ -60,7 +63,14 @@ class Line:
     @property
     def kept(self) -> int | None:
         """The oldest number that can be repaired; None if nothing is kept."""
-        return None if self.ring is None else self.ring.first
+        return self.ring.first if self.ring is not None and self.reliable else None
+
+    def first_for(self, history: int) -> int:
+        """Where a subscription begins that would like the last ``history`` messages."""
+        if self.ring is None:
+            return self.next
+        offered = history if self.reliable else min(history, self.history)
+        return max(self.ring.first, self.next - (max(offered, 1) if self.retain else offered))
 
 
 class Outgoing:
@@ -87,8 +97,11 @@ class Outgoing:
             line = self.lines[topic] = Line(topic)
         return line
 
-    def keep(self, line: Line, size: int) -> None:
-        """From now on keep ``size`` bytes of what is published on it. Raises ``ConfigError``."""
+    def keep(
+        self, line: Line, size: int, *, reliable: bool = False, history: int = 0, retain: bool = False
+    ) -> None:
+        """From now on keep ``size`` bytes of what is published on it: all of it to repair losses, the last ``history``
+        messages, or the last one, for those who come later. Raises ``ConfigError``."""
         if type(size) is not int or size < LEAST:
             raise ConfigError(
                 f"{size!r} is not a number of bytes from {LEAST} on: it holds one batch", key="ring"
@@ -104,8 +117,11 @@ class Outgoing:
         self._ring_bytes += more
         if line.ring is None:
             line.ring = Ring(size, line.next)
-        else:
-            line.ring.limit = max(had, size)
+        line.reliable |= reliable
+        line.retain |= retain
+        line.history = max(line.history, history)
+        line.ring.limit = max(had, size)
+        line.ring.most = None if line.reliable else max(line.history, 1)
 
     @property
     def stirred(self) -> bool:
@@ -189,7 +205,7 @@ class Outgoing:
         self.settle(clock)
         for line in self._recent.values():
             self._announce(line, clock)
-        return any(line.ring is not None for line in self._recent.values())
+        return any(line.reliable for line in self._recent.values())
 
     # -- what peers are told, and ask for ----------------------------------------------
 
@@ -202,13 +218,15 @@ class Outgoing:
                 continue
             for member in self._router.route(line.topic).broadcast:
                 since = session.interests.since(member.number) if member.peer == session.node else None
-                if since is None or not session.live < since <= version:
+                if since is None or not session.told < since <= version:
                     continue
                 size = _POSITION_BYTES + len(line.topic.encode())
                 if size > room:
                     self._effects.append(SendDirect(session.node, PositionsMessage(version, page, False)))
                     page, room = [], PAGE_BYTES
-                page.append([member.number, line.topic, line.next, line.kept])
+                entry = session.interests.get(member.number)
+                first = line.first_for(0 if entry is None else entry.history)
+                page.append([member.number, line.topic, line.next, line.kept, first])
                 room -= size
         self._effects.append(SendDirect(session.node, PositionsMessage(version, page, True)))
 
@@ -222,10 +240,21 @@ class Outgoing:
         self.asked_at = clock
         ring = line.ring
         found = [] if ring is None else ring.cut(message.first, message.end, _PART)
-        kept = line.next if line.kept is None else line.kept
-        topic = message.topic
-        if not found:
-            self._effects.append(SendDirect(session.node, RepairedMessage(topic, kept, None, True)))
-        for each in found:
-            last = each is found[-1]
-            self._effects.append(SendDirect(session.node, RepairedMessage(topic, kept, each.batch, last)))
+        kept = line.next if ring is None else ring.first
+        number, topic = message.number, message.topic
+        answers = [RepairedMessage(number, topic, kept, each.batch, each is found[-1]) for each in found]
+        self._effects += [
+            SendDirect(session.node, answer)
+            for answer in answers or [RepairedMessage(number, topic, kept, None, True)]
+        ]
+
+    def catch_up(self, number: int, history: int) -> list[tuple[Batch, int]]:
+        """What is here of our own lines for a subscription of ours that begins: batches, and how many of the first
+        messages of each are too old."""
+        found: list[tuple[Batch, int]] = []
+        for line in self.lines.values():
+            first = line.first_for(history)
+            if line.ring is not None and first < line.next and number in self._router.route(line.topic).local:
+                kept = line.ring.cut(first, line.next, line.ring.limit)
+                found += [(decode_batch(each.batch), max(0, first - each.first)) for each in kept]
+        return found

@@ -58,13 +58,15 @@ class Reorder:
     """``next`` is the number to be delivered next, None until it is known where the stream begins for us;
     ``end`` the number behind the last one known to exist."""
 
-    __slots__ = ("_held", "_room", "due", "end", "next", "tries")
+    __slots__ = ("_held", "_room", "begun", "due", "end", "next", "refused", "tries")
 
     def __init__(self, begin: int | None, room: Room) -> None:
         self._room = room
         self.next = begin
         self.end = 0 if begin is None else begin
         self._held: list[Batch] = []  # behind the hole, by number
+        self.begun = begin is not None  # it has been asked for as one whose beginning is known
+        self.refused = 0  # messages that there was no room to hold
         self.due = float("inf")  # when the hole is to be asked for (again)
         self.tries = 0  # without an answer
 
@@ -97,11 +99,17 @@ class Reorder:
         """The publisher has sent everything below ``next_number``."""
         self.end = max(self.end, next_number)
 
+    def begins(self, number: int) -> int:
+        """Where ``begin(number)`` will have it begun, unless it has."""
+        if self.next is not None:
+            return self.next
+        return min(number, self._held[0].sequence) if self._held else number
+
     def begin(self, number: int) -> list[Step]:
         """Everything from ``number`` on is meant for us (and what came before it and is held, too)."""
         if self.next is not None:
             return []
-        self.next = min(number, self._held[0].sequence) if self._held else number
+        self.next = self.begins(number)
         self.end = max(self.end, self.next)
         return self._follow()
 
@@ -136,11 +144,12 @@ class Reorder:
 
     def _hold(self, batch: Batch) -> None:
         size = sum(map(len, batch.values))
-        if self._room.held + size > HELD_BYTES:
-            return
         for held in self._held:
             if held.sequence <= batch.sequence and _end(held) >= _end(batch):
                 return  # here already
+        if self._room.held + size > HELD_BYTES:
+            self.refused += len(batch.values)
+            return
         insort(self._held, batch, key=_number)
         self._room.held += size
 

@@ -25,12 +25,14 @@ class Kept(NamedTuple):
 
 
 class Ring:
-    """The latest batches of a topic. ``first`` is the oldest number that is still here."""
+    """The latest batches of a topic: ``limit`` bytes of them, and, unless ``most`` is None, no more than those with
+    the last ``most`` messages. ``first`` is the oldest number that is still here."""
 
-    __slots__ = ("_batches", "_bytes", "first", "limit", "next")
+    __slots__ = ("_batches", "_bytes", "first", "limit", "most", "next")
 
-    def __init__(self, limit: int, first: int) -> None:
+    def __init__(self, limit: int, first: int, most: int | None = None) -> None:
         self.limit = limit
+        self.most = most
         self.first = self.next = first
         self._batches: deque[Kept] = deque()
         self._bytes = 0
@@ -43,7 +45,10 @@ class Ring:
         self._batches.append(Kept(self.next, self.next + count, batch))
         self.next += count
         self._bytes += len(batch)
-        while self._bytes > self.limit and len(self._batches) > 1:
+        while len(self._batches) > 1 and (
+            self._bytes > self.limit
+            or (self.most is not None and self.next - self._batches[1].first >= self.most)
+        ):
             self._bytes -= len(self._batches.popleft().batch)
         self.first = self._batches[0].first
 

@@ -70,6 +70,7 @@ class Session:
         "strikes",
         "theirs",
         "token",
+        "told",
         "welcomed",
     )
 
@@ -100,6 +101,9 @@ class Session:
         self.rekeying: int | None = None  # the ping whose answer says that it has our new token
         self.confirmed = -1  # the version of OUR interests that it has echoed
         self.live = -1  # the version of ITS interests whose barrier we have echoed
+        self.told = (
+            -1
+        )  # the version of ITS interests up to which our positions were told in this life of our link
         self.barriers: list[tuple[bytes, int]] = []  # its barriers that wait for its interests
         self.starved_at = float("inf")  # since when they have been waiting
         self.positions: list[list[Any]] = []  # where its streams stand, until its echo makes them count …
@@ -127,6 +131,7 @@ class Session:
         """A new life of our link to it."""
         self.mine = session
         self.link_open = True
+        self.told = -1  # it will forget what we told it
         self.answered = False
         self.answered_theirs = None
         self.rekeying = None  # its first Attach brings the token
@@ -138,7 +143,7 @@ class Session:
             self.theirs = message.session
             self.welcomed = False
             self.interests = RemoteInterests(self.interests.limit)
-            self.live = -1
+            self.live = self.told = -1
             self.confirmed = -1
             self.positions.clear()
             self.positioned = self.settled = -1
@@ -147,7 +152,7 @@ class Session:
             self.answered = False
         rekeyed = not new and self.token is not None and self.token[0] != message.token_epoch
         if rekeyed:
-            self.live = -1
+            self.live = self.told = -1
             self.barriers.clear()
             self.old_subscriber = True
         self.token = (message.token_epoch, message.token)

@@ -11,9 +11,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+import trio
+
+from mesh.core.catchup import CatchUps
 from mesh.core.effects import LossCause, Lost
 from mesh.core.messages import Batch
 from mesh.core.receiver import Delivery
+from mesh.core.reorder import Fresh
 from mesh.core.router import LOCAL, Member, Router
 from mesh.core.types import NodeId
 from mesh.node.message import MessagesLost, Origin, Peer
@@ -56,8 +60,9 @@ class Turns:
 class Inbox:
     """The subscriptions of one node, by the number of their interest."""
 
-    def __init__(self, router: Router, turns: Turns) -> None:
+    def __init__(self, router: Router, turns: Turns, catchups: CatchUps) -> None:
         self._router = router
+        self._catchups = catchups
         self._turns = turns
         self.subscriptions: dict[int, Subscription] = {}
         self.received = self.lost = self.duplicates = self.repaired = 0
@@ -115,8 +120,34 @@ class Inbox:
         if not numbers:
             self._past_dropped[_UNSUBSCRIBED] += fresh  # it unsubscribed while this was awaited
         origin = Origin(batch, sender)
+        if node in self._catchups.behind:
+            numbers = self._deliver_behind(node, batch, sender, numbers)
         for number in numbers:
             self.subscriptions[number].feed(origin, batch, skip)
+
+    def _deliver_behind(
+        self, node: NodeId, batch: Batch, sender: Peer, numbers: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """Some of these subscriptions have something to get before this. Those which have not."""
+        ready = []
+        for number in numbers:
+            taken = self._catchups.take(number, node, batch, trio.current_time())
+            if taken is None:
+                ready.append(number)
+                continue
+            subscription = self.subscriptions[number]
+            subscription.refuse(taken.refused)
+            for step in taken.steps:
+                if isinstance(step, Fresh):
+                    subscription.feed(Origin(step.batch, sender), step.batch, step.skip)
+        return tuple(ready)
+
+    def deliver_to(self, number: int, batch: Batch, skip: int, sender: Peer) -> None:
+        """What was kept for one subscription."""
+        subscription = self.subscriptions.get(number)
+        if subscription is not None:
+            self.received += len(batch.values) - skip
+            subscription.feed(Origin(batch, sender), batch, skip)
 
     def watch(self) -> LossWatch:
         """For a program that wants to know of each loss."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mesh.config import Config
 from mesh.core.outgoing import Line, Outgoing
 from mesh.errors import ConfigError
+from mesh.node.subscription import MOST_HISTORY
 
 __all__ = ["keep"]
 
@@ -20,10 +21,10 @@ def keep(
     ring: int | None,
 ) -> None:
     """Keep what is published on ``line`` from now on, as asked. Raises ``ConfigError`` that names the option."""
-    for key, asked in (("history", history), ("retain", retain)):
-        if asked:
-            raise ConfigError("this version does not have it: leave it out", key=key)
-    if ring is not None and not reliable:
-        raise ConfigError("only reliable publishers keep something: add reliable=True", key="ring")
-    if reliable:
-        outgoing.keep(line, config.ring_bytes if ring is None else ring)
+    if type(history) is not int or not 0 <= history <= MOST_HISTORY:
+        raise ConfigError(f"{history!r} is not a number of messages from 0 to {MOST_HISTORY}", key="history")
+    if ring is not None and not (reliable or history or retain):
+        raise ConfigError("nothing is kept: add reliable=True, history= or retain=True", key="ring")
+    if reliable or history or retain:
+        size = config.ring_bytes if ring is None else ring
+        outgoing.keep(line, size, reliable=reliable, history=history, retain=retain)

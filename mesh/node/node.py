@@ -222,8 +222,8 @@ class Node:
         """The fast way to publish much on one topic, and the reliable one.
 
         With ``reliable`` the latest ``ring`` bytes (None: ``config.ring_bytes``) published here are kept, as long as the
-        node is open: subscribers that miss something get it from there, in order and once. What they miss
-        for longer they see as ``MessagesLost``. Raises ``TopicError``, ``ConfigError``.
+        node is open: subscribers that miss something get it from there, in order and once. The last
+        ``history`` messages, or (``retain``) the last one, are for who comes later. Raises ``TopicError``, ``ConfigError``.
         """
         self._check_open()
         stream = self._publishing.stream(check_program_topic(topic))
@@ -256,6 +256,7 @@ class Node:
             overflow=check_subscription(overflow, size, history, group),
             most_bytes=self.config.limits.subscription_bytes,
             group=group or "",
+            history=history,
             enter=self._board.enter,
             leave=self._board.leave,
         )

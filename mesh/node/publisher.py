@@ -205,7 +205,7 @@ class Stream:
             outlet.deliver_local(route.local, batch)
         if route.broadcast:
             plaintext = encode_batch(batch) if plaintext is None else plaintext
-            tag, frame = outlet.seal(self.topic, plaintext, BATCH if ring is None else KEPT)
+            tag, frame = outlet.seal(self.topic, plaintext, KEPT if line.reliable else BATCH)
             self._publishing.airlock.send(tag, frame)
             if not line.recent:
                 outlet.stir(line)

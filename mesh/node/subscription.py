@@ -21,9 +21,12 @@ from mesh.core.messages import Batch, InterestEntry
 from mesh.errors import ConfigError, NodeClosed, Overflowed
 from mesh.node.message import Message, Origin
 
-__all__ = ["Overflow", "Subscription", "check_subscription"]
+__all__ = ["MOST_HISTORY", "Overflow", "Subscription", "check_subscription"]
 
 Overflow = Literal["drop_oldest", "drop_newest", "backpressure", "raise"]
+
+MOST_HISTORY: Final = 65536
+"""Messages that a subscription may ask for at its beginning: what its buffer holds, by default."""
 
 _FAIR: Final = 256
 """Messages handed out between two yields to the scheduler: about 100 µs of a program's time."""
@@ -31,8 +34,12 @@ _FAIR: Final = 256
 
 def check_subscription(overflow: str, buffer: int, history: int, group: str | None) -> Overflow:
     """Judge what a caller asked for. Raises ``ConfigError`` that names the setting."""
-    if history:
-        raise ConfigError("this version does not have it: leave it out", key="history")
+    if type(history) is not int or not 0 <= history <= MOST_HISTORY:
+        raise ConfigError(f"{history!r} is not a number of messages from 0 to {MOST_HISTORY}", key="history")
+    if history and group is not None:
+        raise ConfigError(
+            "members of a group share what is published from now on: leave one out", key="history"
+        )
     if group is not None and (type(group) is not str or not 0 < len(group) <= 64 or not group.isprintable()):
         raise ConfigError(f"{group!r} is not a name of 1 to 64 printable characters", key="group")
     if overflow not in get_args(Overflow):
@@ -109,12 +116,14 @@ class Subscription:
         buffer: int,
         overflow: Overflow,
         group: str,
+        history: int = 0,
         most_bytes: int,
         enter: Callable[[Subscription], object],
         leave: Callable[[Subscription], object],
     ) -> None:
         self.pattern = pattern
         self.group = group
+        self.history = history
         self.buffer = buffer
         self.overflow = overflow
         self.received = 0
@@ -151,6 +160,11 @@ class Subscription:
         self._bytes += size
         if self._waiting:
             self._waiting.unpark_all()
+
+    def refuse(self, messages: int) -> None:
+        """So many arrived for which there was no room even to wait for what comes before them."""
+        self.received += messages
+        self.dropped += messages
 
     def _fit(self, values: list[bytes], skip: int) -> tuple[list[bytes], int]:
         """Carry out the overflow policy: what of ``values`` is to be queued, and its first one's index."""

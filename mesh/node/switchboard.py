@@ -35,6 +35,7 @@ from mesh.core.outgoing import Line
 from mesh.core.receiver import Delivery
 from mesh.core.router import LOCAL, RESPONDER, SUBSCRIPTION, Member, Route
 from mesh.core.session import Session
+from mesh.core.topic import is_valid_topic
 from mesh.core.types import NodeId, RemoteProtocolError
 from mesh.errors import ConfigError, MeshError, PeerGone
 from mesh.node.caller import Caller
@@ -73,7 +74,7 @@ class Switchboard:
         self.engine.load = lambda: self.responder.load
         self.caller = Caller(self, self)
         self._turns = Turns()
-        self.inbox = Inbox(self.engine.router, self._turns)
+        self.inbox = Inbox(self.engine.router, self._turns, self.engine.accounts.catchups)
         own = Peer(self.engine.node.hex(), name, member, (), "alive", None)
         self.presence = Presence(self.engine, own, self._peer_left)
         self.closed: MeshError | None = None
@@ -110,14 +111,21 @@ class Switchboard:
         if len(self.inbox.subscriptions) >= self.config.limits.subscriptions_per_peer:
             raise ConfigError(f"more than {len(self.inbox.subscriptions)} subscriptions", key="subscribe")
         entry = self.engine.add_interest(
-            SUBSCRIPTION, subscription.pattern, trio.current_time(), group=subscription.group
+            SUBSCRIPTION,
+            subscription.pattern,
+            trio.current_time(),
+            group=subscription.group,
+            history=subscription.history,
         )
         subscription.entry = entry
         self.inbox.subscriptions[entry.number] = subscription
+        for batch, skip in self.engine.outgoing.catch_up(entry.number, subscription.history):
+            self.inbox.deliver_to(entry.number, batch, skip, self.presence.own)
         self.pump.apply()
         try:
-            await self._live()
+            await self._live(settled=subscription.history > 0)
             self.check_open()
+            self._check_history(entry)
         except BaseException:
             self.leave(subscription)
             raise
@@ -149,12 +157,22 @@ class Switchboard:
         if self.closed is None:
             self.pump.apply()
 
-    async def _live(self) -> None:
-        """Wait, for a bounded time, until every peer has what we told last."""
+    def _check_history(self, entry: InterestEntry) -> None:
+        """A subscription to one topic that asked for what its publisher does not keep is a mistake."""
+        asked = self.engine.accounts.catchups.kept_nothing.get(entry.number)
+        if entry.history and asked is not None and is_valid_topic(entry.pattern):
+            publisher, topic = self.presence.peer(asked[0]), asked[1]
+            raise ConfigError(f"{publisher.name or publisher.id} keeps nothing of {topic!r}", key="history")
+
+    async def _live(self, *, settled: bool = False) -> None:
+        """Wait, for a bounded time, until every peer has what we told last, and (``settled``) has said what it keeps."""
         version = self.engine.subscriber.version
         await trio.lowlevel.checkpoint()
         with trio.move_on_after(self.config.live_timeout):
-            while self.engine.subscriber.unconfirmed(version) and self.closed is None:
+            while self.closed is None and (
+                self.engine.subscriber.unconfirmed(version)
+                or (settled and self.engine.accounts.unsettled(version))
+            ):
                 await self.presence.changed.park()
 
     # -- what the pump brings (``pump.Consumer``) ----------------------------------------
@@ -163,6 +181,9 @@ class Switchboard:
         self.inbox.deliver(delivery, self.presence.peer(delivery.publisher))
 
     def deliver_late(self, effect: do.Deliver) -> None:
+        if effect.only:
+            self.inbox.deliver_to(effect.only, effect.batch, effect.skip, self.presence.peer(effect.peer))
+            return
         if effect.repaired:
             self.inbox.repaired += len(effect.batch.values) - effect.skip
         self.deliver(Delivery(effect.peer, effect.batch, effect.skip, 0))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh import open_node
 from tests.cli.command import daemon, home_at, mesh, started
 from tests.lab import Running
 
@@ -170,10 +171,19 @@ async def test_a_finite_command_that_is_interrupted_says_so_by_its_code(home: Pa
         assert len(sub.stderr) == 1
 
 
-async def test_history_is_refused_until_it_exists(home: Path) -> None:
-    done = await mesh("sub", "x", "--history", "3", home=home)
+async def test_history(home: Path) -> None:
+    async with open_node("keeper", home=home) as node, node.publisher("x", history=5) as publisher:
+        for value in range(9):
+            await publisher.publish(value)
+        await publisher.flush()
+        done = await mesh("sub", "x", "--history", "3", "--count", "3", home=home)
+        assert (done.code, done.stdout) == (0, ["x 6", "x 7", "x 8"])
+
+
+async def test_history_of_what_a_group_shares_is_a_mistake(home: Path) -> None:
+    done = await mesh("sub", "x", "--history", "3", "--group", "g", home=home)
     assert done.code == 1
-    assert done.line == "history: this version does not have it: leave it out"
+    assert done.line == "history: members of a group share what is published from now on: leave one out"
 
 
 async def test_one_peer_alone_and_bytes_both_ways(home: Path) -> None:

@@ -123,11 +123,11 @@ MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
     PositionsMessage: st.builds(
         PositionsMessage,
         uints,
-        st.lists(st.tuples(uints, topics, uints, st.none() | uints).map(list), max_size=3),
+        st.lists(st.tuples(uints, topics, uints, st.none() | uints, uints).map(list), max_size=3),
         st.booleans(),
     ),
-    RepairMessage: st.builds(RepairMessage, topics, uints, uints),
-    RepairedMessage: st.builds(RepairedMessage, topics, uints, st.none() | blobs, st.booleans()),
+    RepairMessage: st.builds(RepairMessage, uints, topics, uints, uints),
+    RepairedMessage: st.builds(RepairedMessage, uints, topics, uints, st.none() | blobs, st.booleans()),
     CreditMessage: st.builds(CreditMessage, uints, uints),
 }
 

@@ -290,8 +290,8 @@ def test_repair_is_for_subscribers() -> None:
     a.keep("secret")
     a.publish("secret", b"s")
     answers = sent_direct(a)
-    b._SendDirect(SendDirect(a.id, RepairMessage("secret", 0, 1)))
-    b._SendDirect(SendDirect(a.id, RepairMessage("nothing", 0, 1)))
+    b._SendDirect(SendDirect(a.id, RepairMessage(0, "secret", 0, 1)))
+    b._SendDirect(SendDirect(a.id, RepairMessage(0, "nothing", 0, 1)))
     world.run(1.0)
     assert [each for each in answers if isinstance(each, RepairedMessage)] == []
 
@@ -301,11 +301,11 @@ def test_a_repair_of_another_topic_is_rejected() -> None:
     publish(a, 0, 1)
     world.run(0.1)
     wrong = encode_batch(Batch("y", 1, 0, 0, [b""], None))
-    a._SendDirect(SendDirect(b.id, RepairedMessage("x", 0, wrong, True)))
-    a._SendDirect(SendDirect(b.id, RepairedMessage("x", 0, b"\xff", True)))
-    a._SendDirect(SendDirect(b.id, RepairedMessage("unknown", 0, b"\xff", True)))
+    a._SendDirect(SendDirect(b.id, RepairedMessage(0, "x", 0, wrong, True)))
+    a._SendDirect(SendDirect(b.id, RepairedMessage(0, "x", 0, b"\xff", True)))
+    a._SendDirect(SendDirect(b.id, RepairedMessage(0, "unknown", 0, b"\xff", True)))
     world.run(1.0)
-    assert b.engine.rejected["bad_message"] == 2
+    assert b.engine.rejected["bad_message"] == 3
     assert numbers(b) == [0]
 
 

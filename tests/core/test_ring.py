@@ -11,11 +11,25 @@ batches = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 40)), max_size=30
 numbers = st.integers(0, 120)
 
 
-@given(batches, st.integers(1, 200), st.integers(0, 10), numbers, numbers, st.integers(1, 100))
+@given(
+    batches,
+    st.integers(1, 200),
+    st.none() | st.integers(1, 9),
+    st.integers(0, 10),
+    numbers,
+    numbers,
+    st.integers(1, 100),
+)
 def test_against_a_list(
-    sizes: list[tuple[int, int]], limit: int, start: int, first: int, end: int, budget: int
+    sizes: list[tuple[int, int]],
+    limit: int,
+    most: int | None,
+    start: int,
+    first: int,
+    end: int,
+    budget: int,
 ) -> None:
-    ring = Ring(limit, start)
+    ring = Ring(limit, start, most)
     everything: list[tuple[int, int, bytes]] = []
     for count, size in sizes:
         begin = everything[-1][1] if everything else start
@@ -23,6 +37,8 @@ def test_against_a_list(
         ring.append(count, everything[-1][2])
     here = list(everything)
     while len(here) > 1 and sum(len(each[2]) for each in here) > limit:
+        del here[0]
+    while most is not None and len(here) > 1 and here[-1][1] - here[1][0] >= most:
         del here[0]
     assert len(ring) == sum(len(each[2]) for each in here)
     assert ring.first == (here[0][0] if here else start)

@@ -29,6 +29,7 @@ from mesh.core.identity import (
 )
 from mesh.core.messages import Batch
 from mesh.core.receiver import Delivery
+from mesh.core.reorder import Fresh
 from mesh.core.router import SUBSCRIPTION
 from mesh.core.types import Address, NodeId, mesh_id
 
@@ -190,6 +191,7 @@ class VirtualNode:
         self.incidents: list[do.Incident] = []
         self.losses: list[do.Lost] = []
         self.repaired = 0
+        self.given: dict[int, list[tuple[str, int]]] = defaultdict(list)  # subscription → topics and numbers
         self.carry_out()
 
     # -- a program's side ---------------------------------------------------------
@@ -211,16 +213,16 @@ class VirtualNode:
         if not self.engine.router.route(topic).broadcast:
             return False
         tag = self.engine.broadcast.tag(topic)
-        kept = BATCH if line.ring is None else KEPT
+        kept = KEPT if line.reliable else BATCH
         self.broadcast(tag, self.engine.broadcast.seal(tag, encoded, self.world.clock, kept))
         if not line.recent:
             self.engine.outgoing.stir(line)
             self.engine.outgoing.settle(self.world.clock)
         return True
 
-    def keep(self, topic: str, size: int = 1 << 20) -> None:
-        """What is published on it from now on is kept, to be repaired."""
-        self.engine.outgoing.keep(self.engine.outgoing.line(topic), size)
+    def keep(self, topic: str, size: int = 1 << 20, **how: Any) -> None:
+        """What is published on it from now on is kept, to be repaired unless it says otherwise."""
+        self.engine.outgoing.keep(self.engine.outgoing.line(topic), size, **(how or {"reliable": True}))
 
     @property
     def peers(self) -> set[str]:
@@ -411,9 +413,29 @@ class VirtualNode:
         delivery = self.engine.broadcast_received(tag, frame, self.world.clock)
         if delivery is not None:
             self.deliveries.append(delivery)
+            self.give(delivery.publisher, delivery.batch, delivery.skip)
+
+    def give(self, publisher: NodeId, batch: Batch, skip: int) -> None:
+        """To its subscriptions, as a node's inbox does."""
+        catchups = self.engine.accounts.catchups
+        for number in self.engine.router.route(batch.topic).local:
+            taken = None
+            if publisher in catchups.behind:
+                taken = catchups.take(number, publisher, batch, self.world.clock)
+            for step in [Fresh(batch, skip)] if taken is None else taken.steps:
+                if isinstance(step, Fresh):
+                    self._give_to(number, *step)
+
+    def _give_to(self, number: int, batch: Batch, skip: int) -> None:
+        last = batch.sequence + len(batch.values)
+        self.given[number] += [(batch.topic, n) for n in range(batch.sequence + skip, last)]
 
     def _Deliver(self, effect: do.Deliver) -> None:
+        if effect.only:
+            self._give_to(effect.only, effect.batch, effect.skip)
+            return
         self.deliveries.append(Delivery(effect.peer, effect.batch, effect.skip, 0))
+        self.give(effect.peer, effect.batch, effect.skip)
         if effect.repaired:
             self.repaired += len(effect.batch.values) - effect.skip
 

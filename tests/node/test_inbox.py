@@ -6,6 +6,7 @@ from typing import Any
 
 import trio
 
+from mesh.core.catchup import CatchUps
 from mesh.core.messages import RAW, Batch, InterestEntry
 from mesh.core.receiver import Delivery
 from mesh.core.router import LOCAL, SUBSCRIPTION, Member, Router
@@ -22,7 +23,7 @@ class Room:
 
     def __init__(self) -> None:
         self.router = Router()
-        self.inbox = Inbox(self.router, Turns())
+        self.inbox = Inbox(self.router, Turns(), CatchUps(as_any(None), as_any(None), []))
 
     def subscribe(self, pattern: str, group: str = "", *, buffer: int = 100) -> Subscription:
         number = len(self.inbox.subscriptions) + 1

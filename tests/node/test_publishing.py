@@ -332,14 +332,6 @@ async def test_waiting_for_subscribers(mesh_of: MeshOf) -> None:
                         assert await values(messages, 1) == ["now"]
 
 
-async def test_what_this_version_does_not_have_says_so(meshes: Meshes) -> None:
-    async with meshes.open() as node:
-        for options in ({"history": 5}, {"retain": True}):
-            with pytest.raises(mesh.ConfigError) as caught:
-                node.publisher("p", **options)
-            assert caught.value.key in options
-
-
 async def test_order_across_awaits_and_tasks(mesh_of: MeshOf) -> None:
     """In order for each publisher and topic, whatever the ticks and batches."""
     async with mesh_of(2) as (left, right), right.subscribe("o/*") as messages:

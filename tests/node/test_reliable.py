@@ -195,7 +195,7 @@ async def test_dropped_by_reason(mesh_of: MeshOf) -> None:
 @pytest.mark.parametrize(
     ("options", "key", "says"),
     [
-        ({"ring": 1 << 20}, "ring", "only reliable publishers"),
+        ({"ring": 1 << 20}, "ring", "nothing is kept"),
         ({"reliable": True, "ring": 100}, "ring", "holds one batch"),
         ({"reliable": True, "ring": "1 MiB"}, "ring", "holds one batch"),
         ({"reliable": True, "ring": 1 << 40}, "ring", "do not fit"),

@@ -253,7 +253,7 @@ async def test_backpressure_is_refused_until_it_exists(meshes: Meshes) -> None:
         ({"buffer": -1}, "buffer"),
         ({"buffer": "many"}, "buffer"),
         ({"buffer": 1.5}, "buffer"),
-        ({"history": 3}, "history"),
+        ({"history": -3}, "history"),
         ({"group": ""}, "group"),
         ({"group": "x" * 65}, "group"),
         ({"group": "a\nb"}, "group"),

@@ -124,11 +124,12 @@ DIRECT: list[tuple[int, str, list[Any]]] = [
     (35, "Error", [1, "ValueError", "no such sensor", 1]),
     (36, "Cancel", [1]),
     (37, "Credit", [1, 32]),
-    (40, "Positions", [3, [[1, "home/kitchen/temperature", 42, None], [1, "home/hall/door", 7, 3]], True]),
+    (40, "Positions", [3, [[1, "home/kitchen/temperature", 42, None, 42], [2, "hall/door", 7, 3, 5]], True]),
     (40, "Positions", [4, [], False]),
-    (41, "Repair", ["home/hall/door", 4, 7]),
-    (42, "Repaired", ["home/hall/door", 3, b"(a batch)", False]),
-    (42, "Repaired", ["home/hall/door", 7, None, True]),
+    (41, "Repair", [0, "hall/door", 4, 7]),
+    (41, "Repair", [2, "hall/door", 5, 7]),
+    (42, "Repaired", [2, "hall/door", 3, b"(a batch)", False]),
+    (42, "Repaired", [0, "hall/door", 7, None, True]),
 ]
 
 BATCHES: list[list[Any]] = [
