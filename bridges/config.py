@@ -108,6 +108,8 @@ class _Reader:
         kind = self._kind
         self._check(document, _BRIDGE, "")
         options = document.get("options", {})
+        if kind.options is None:
+            options = _dotted(options)
         for key, value in options.items():
             form = _plain if kind.options is None else kind.options.get(key)
             self._judge(key, value, form, kind.options or {}, "options")
@@ -288,6 +290,14 @@ class _Reader:
             return Template.parse(given, wildcards=wildcards)
         except ValueError as error:
             _fail(where, str(error))
+
+
+def _dotted(options: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Tables within tables as dotted names: what TOML makes of ``security.protocol = …`` without quotes."""
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        found |= _dotted(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value}
+    return found
 
 
 def _plain(value: Any) -> str | None:

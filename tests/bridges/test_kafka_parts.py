@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from confluent_kafka import KafkaError
 from hypothesis import given
 
 from bridges.base import BrokerRejected, BrokerUnavailable
-from bridges.config import read_bridge
+from bridges.config import _dotted, read_bridge
 from bridges.kafka import KIND
 from bridges.kafka.broker import _groups
 from bridges.kafka.faults import fault
@@ -132,6 +133,14 @@ def test_brokers_tls_and_credentials_reach_librdkafka(tmp_path: Path) -> None:
     assert table["linger.ms"] == 7
     assert "linger.ms" not in Client.read(settings).consumer("g")
     assert CANARY not in repr(settings) + repr(Client.read(settings))
+
+
+def test_a_dotted_name_needs_no_quotes() -> None:
+    quoted = tomllib.loads('"ssl.ca.location" = "x"\n"ssl.cipher.suites" = "y"\n"linger.ms" = 3')
+    bare = tomllib.loads('ssl.ca.location = "x"\nssl.cipher.suites = "y"\nlinger.ms = 3')
+    assert quoted != bare
+    assert _dotted(bare) == quoted
+    assert read(options=tomllib.loads("linger.ms = 3")).options == {"linger.ms": 3}
 
 
 @pytest.mark.parametrize(
