@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from mesh.config import Config
+from mesh.config import Config, Rule
 from mesh.core.fields import check_name
 from mesh.core.handshake import Papers
 from mesh.core.keys import beacon_key
@@ -23,6 +24,7 @@ from mesh.home import Credentials, Home
 from mesh.home.home import host_name
 from mesh.home.keeping import Keeping
 from mesh.node.node import Node
+from mesh.settings import load
 from mesh.transport.base import LinkKey
 from mesh.transport.zmqtransport import ZmqTransport
 
@@ -65,6 +67,8 @@ async def open_node(
     if wrong is not None:
         raise ConfigError(f"{called!r}: {wrong}", key="name")
     where = Home(home)
+    if settings.rules is None:
+        settings = replace(settings, rules=_rules(where))
     credentials = where.credentials(mesh_name=mesh_name)
     link = _fresh_link_key()
     transport = ZmqTransport(endpoints, link, credentials.mesh, settings)
@@ -98,6 +102,12 @@ def papers(credentials: Credentials) -> Papers:
         revocations=credentials.revocations,
         revocations_bytes=credentials.revocations_bytes,
     )
+
+
+def _rules(home: Home) -> tuple[Rule, ...]:
+    """The rules of the home's ``mesh.toml``: whoever opens a node with it goes by them. Raises ``ConfigError``."""
+    file = home.path / "mesh.toml"
+    return load(file).allow if file.exists() else ()
 
 
 def _fresh_link_key() -> LinkKey:

@@ -12,7 +12,24 @@ from typing import Any
 
 from mesh.errors import ConfigError
 
-__all__ = ["Config", "Limits"]
+__all__ = ["ACTIONS", "Config", "Limits", "Rule"]
+
+ACTIONS = ("publish", "subscribe", "request", "serve")
+"""What a rule can be about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One ``[[allow]]``: these actions on these patterns are for these members (names or ids) and roles alone.
+
+    Without ``members`` and ``roles`` it is for everybody. ``name`` says where it stands.
+    """
+
+    actions: tuple[str, ...]
+    patterns: tuple[str, ...]
+    members: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    name: str = "a rule"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +72,7 @@ class Config:
     """The settings of one node. Make one with ``lan()`` or ``local()`` and ``replace``."""
 
     limits: Limits = field(default_factory=Limits)
+    rules: tuple[Rule, ...] | None = None  # who may do what; None: the [[allow]] of the home's mesh.toml
 
     # -- joining -----------------------------------------------------------
     quick_discovery: float = 0.05  # how long open_node() waits for a first scout answer

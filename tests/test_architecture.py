@@ -40,6 +40,7 @@ CORE: list[str] = [
     "cose",
     "fields",
     "identity",
+    "rules",
     "replay",
     "envelope",
     "keyring",
@@ -68,9 +69,11 @@ CORE: list[str] = [
     "repairs",
     "catchup",
     "accounts",
+    "access",
     "receiver",
     "renewal",
     "standing",
+    "dispatch",
     "engine",
 ]
 """The order inside ``mesh/core``: each imports only those before it."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.config import Config
+from mesh.config import Config, Rule
 from mesh.errors import ConfigError
 from mesh.settings import HttpSettings, NodeSettings, Settings, load, parse
 from mesh.settings.forms import reject_dial, reject_listen, reject_name
@@ -36,7 +36,10 @@ from = "commands.*"
 topic = "commands/{1}"
 
 [[allow]]
-action = "publish"
+action = ["publish", "subscribe"]
+pattern = "payroll/**"
+role = "hr"
+member = ["kitchen"]
 """
 
 
@@ -55,7 +58,10 @@ def test_a_full_file_is_read() -> None:
     assert settings.http == HttpSettings("127.0.0.1:7480", ("https://panel.example",))
     assert settings.bridges[0]["url"] == "redis://:hush@127.0.0.1:6379/0"
     assert settings.bridges[0]["import"] == [{"from": "commands.*", "topic": "commands/{1}"}]
-    assert settings.allow == ({"action": "publish"},)
+    assert settings.allow == settings.node.config.rules
+    assert settings.allow == (
+        Rule(("publish", "subscribe"), ("payroll/**",), ("kitchen",), ("hr",), "allow[1]"),
+    )
 
 
 def test_an_empty_file_is_the_default() -> None:
@@ -93,6 +99,17 @@ def test_a_bridge_says_what_is_wrong_inside_its_table() -> None:
         ("[node]\nname = ''", 2, "node.name", "1 to 64 printable"),
         ("[node]\nname = 7", 2, "node.name", "not 7"),
         ("[node]\nlog = 'loud'", 2, "node.log", "debug"),
+        ("[[allow]]\naction = 'read'\npattern = 'a'", 2, "allow[1].action", "publish"),
+        ("[[allow]]\naction = 'publish'\npattern = 'a//b'", 3, "allow[1].pattern", "empty level"),
+        ("[[allow]]\naction = 'publish'\npattern = 'a'\nrole = 'HR'", 4, "allow[1].role", "expected a role"),
+        ("[[allow]]\naction = []\npattern = 'a'", 2, "allow[1].action", "one or more actions"),
+        ("[[allow]]\npattern = 'a'", 1, "allow[1]", "has no action"),
+        (
+            "[[allow]]\naction = 'subscribe'\npattern = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h']",
+            1,
+            "allow",
+            "7 patterns with reader rules",
+        ),
         ("[node.tuning]\nprobe_after = -1", 2, "node.tuning.probe_after", "a number above 0"),
         ("[node.tuning]\nprobe_after = nan", 2, "node.tuning.probe_after", "a number above 0"),
         ("[node.tuning]\nprobe_afer = 1", 2, "node.tuning.probe_afer", 'did you mean "probe_after"?'),

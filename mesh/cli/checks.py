@@ -204,6 +204,9 @@ async def _echoes(version: int, wanted: list[Interface], all_: tuple[Interface, 
     )
 
 
+_DENIALS: Final = 5  # the latest: one line each
+
+
 async def daemon(home: Home) -> tuple[list[Check], dict[str, Any] | None]:
     """Whether a daemon runs here, answers, and has its ports open as seen from this machine."""
     try:
@@ -257,6 +260,15 @@ async def daemon(home: Home) -> tuple[list[Check], dict[str, Any] | None]:
                 "ok",
                 f"open from this machine: {', '.join(endpoints)} (a firewall must let in "
                 f"{', '.join(f'{port}-{port + 2}/tcp' for port in ports)})",
+            )
+        )
+    for member, action, topic, rule in status["denials"][-_DENIALS:]:
+        checks.append(
+            Check(
+                "rules",
+                "warn",
+                f"{member} may not {action} {topic!r}: {rule}",
+                f"if it should, change that [[allow]] in {home.path / 'mesh.toml'}, or invite it again with the role",
             )
         )
     return checks, status

@@ -134,6 +134,15 @@ def invite(
     expires: Annotated[
         str, typer.Option("--expires", metavar="TIME", help="How long it lives: 15m, 1h, 2d.")
     ] = "1h",
+    role: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--role",
+            metavar="ROLE",
+            help="A role for whoever joins (may be repeated): [[allow]] names it.",
+            show_default=False,
+        ),
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Without a daemon: stay, and let newcomers in until it is used up.")
     ] = False,
@@ -148,29 +157,32 @@ def invite(
     Examples:
       mesh invite
       mesh invite --uses 3 --expires 2d
+      mesh invite --role sensor
     """
     set_up_logging(verbose)
     lifetime = duration(expires)
-    return run(lambda: _invite(at_home(home), uses, lifetime, wait))
+    return run(lambda: _invite(at_home(home), uses, lifetime, tuple(role or ()), wait))
 
 
-async def _invite(home: Home, uses: int, lifetime: float, wait: bool) -> None:
+async def _invite(home: Home, uses: int, lifetime: float, roles: tuple[str, ...], wait: bool) -> None:
     from mesh.core.token import encode_token
     from mesh.daemon.control import NoDaemon, ask
     from mesh.daemon.operations import control_socket, hints
 
     try:
-        answer = await ask(home.path, control_socket(home), "invite", uses=uses, lifetime=lifetime)
+        answer = await ask(
+            home.path, control_socket(home), "invite", uses=uses, lifetime=lifetime, roles=list(roles)
+        )
     except NoDaemon:
         pass
     else:
         write(answer["token"] + "\n")
         return
     if wait:
-        await _let_in(home, uses, lifetime)
+        await _let_in(home, uses, lifetime, roles)
         return
     listen = home_settings(home).node.listen or ("tcp://*:7400",)
-    invitation = home.invite(uses=uses, lifetime=lifetime, endpoints=hints(_expected(listen)))
+    invitation = home.invite(uses=uses, lifetime=lifetime, roles=roles, endpoints=hints(_expected(listen)))
     write(encode_token(invitation) + "\n")
     say("no daemon runs here: start `mesh daemon` before the token is used (or use mesh invite --wait)")
 
@@ -184,7 +196,7 @@ def _expected(listen: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(address.intro for address in advertised(tuple(Address(each, each, each) for each in fixed)))
 
 
-async def _let_in(home: Home, uses: int, lifetime: float) -> None:
+async def _let_in(home: Home, uses: int, lifetime: float, roles: tuple[str, ...]) -> None:
     """Be the inviter until the invitation is used up or has expired."""
     import trio
 
@@ -196,7 +208,7 @@ async def _let_in(home: Home, uses: int, lifetime: float) -> None:
     from mesh.home import Admission
 
     async with joined(home.path) as node:
-        invitation = home.invite(uses=uses, lifetime=lifetime, endpoints=hints(node.endpoints))
+        invitation = home.invite(uses=uses, lifetime=lifetime, roles=roles, endpoints=hints(node.endpoints))
         used = trio.Event()
         admission = Admission(home, home.credentials(create=False).ca_public_key)
         node.answer_joins(_Counting(admission, invitation_id(invitation.secret), home, used))

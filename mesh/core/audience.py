@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from mesh.core.broadcast import Broadcast
 from mesh.core.effects import CutSubscriber, Effect, PublishFrame, SendDirect
+from mesh.core.identity import Certificate
 from mesh.core.links import Links
 from mesh.core.messages import InterestsWantedMessage
 from mesh.core.outgoing import Outgoing
@@ -59,7 +60,7 @@ class Audience:
     def subscription_received(self, message: bytes) -> Subscribed:
         """Judge a subscription (ZMTP's first byte included)."""
         try:
-            seen = self._broadcast.subscription(message, self._token_of)
+            seen = self._broadcast.subscription(message, self._token_of, self._reader)
         except RemoteProtocolError as error:
             self._rejected(error.reason)
             return Subscribed(None, True)
@@ -79,6 +80,9 @@ class Audience:
             elif (seen.tag, seen.barrier) in waiting:
                 waiting.remove((seen.tag, seen.barrier))
         return Subscribed(seen.tag, seen.subscribe, (seen.peer, seen.epoch))
+
+    def _reader(self, peer: NodeId) -> Certificate:
+        return self._links.sessions[peer].introduced.certificate
 
     def _token_of(self, peer: NodeId) -> tuple[int, bytes] | None:
         session = self._links.sessions.get(peer)

@@ -21,13 +21,17 @@ from typing import Final, NamedTuple
 
 from mesh.config import Config
 from mesh.core.envelope import BARRIER, BATCH, LAST, SealingKey
+from mesh.core.identity import Certificate
 from mesh.core.keyring import Keyring, Opened
 from mesh.core.messages import KeyAnnouncement
+from mesh.core.rules import Rules
 from mesh.core.tags import (
+    SCOPED_TAG,
     TagKey,
     barrier_tag,
     parse_barrier,
     parse_subscription,
+    scoped_tag,
     subscription_body,
     verify_subscription,
 )
@@ -61,10 +65,13 @@ class Broadcast:
         clock: float,
         mesh_secret: bytes,
         secret_epoch: int,
+        rules: Rules,
     ) -> None:
         self._node = node
         self._config = config
         self._rng = rng
+        self._rules = rules
+        self._scoped: dict[bytes, SealingKey] = {}  # by what their frames' tags begin with
         self.token_epoch = 0
         self._set_keys(mesh_secret, secret_epoch, clock)
         self.keyring = Keyring(config.limits.replay_window)
@@ -78,11 +85,17 @@ class Broadcast:
         self.secret_epoch = secret_epoch
         self.token = self._rng(32)
         self.token_epoch += 1
+        self._sealing = self._new_key("", clock)
+        scoped = [self._new_key(scope, clock) for scope in self._rules.scopes]
+        self._scoped = {scoped_tag(key.key_id): key for key in scoped}
+
+    def _new_key(self, scope: str, clock: float) -> SealingKey:
         config = self._config
-        self._sealing = SealingKey(
+        return SealingKey(
             self._rng(8),
             self._rng(32),
             clock,
+            scope=scope,
             max_frames=config.key_frames,
             max_bytes=config.key_bytes,
             lifetime=config.key_lifetime,
@@ -94,7 +107,7 @@ class Broadcast:
         Gives the bodies of our subscriptions, to be taken back; each pattern is wanted anew.
         """
         barrier = self.end_barrier()
-        old = [self._body(prefix) for prefix in self._wanted]
+        old = [self.body(prefix) for prefix in self._wanted]
         self._wanted.clear()
         self._chains.clear()
         self._set_keys(mesh_secret, secret_epoch, clock)
@@ -108,12 +121,18 @@ class Broadcast:
         if chain is None:
             if len(self._chains) >= 65536:  # as many topics as one node is likely to publish
                 self._chains.clear()
-            chain = self._chains[topic] = self._tags.chain(topic)
+            chain = self._chains[topic] = self._scope_tag(topic) or self._tags.chain(topic)
         return chain
+
+    def _scope_tag(self, topic: str) -> bytes:
+        scope = self._rules.scope(topic)
+        tags = (tag for tag, key in self._scoped.items() if scope and key.scope == scope)
+        return next((tag + self._tags.chain(topic) for tag in tags), b"")
 
     def seal(self, tag: bytes, plaintext: bytes, clock: float, kind: int = BATCH) -> bytes:
         """One sealed frame for all subscribers of ``tag``."""
-        return self._sealing.seal(kind, tag, plaintext, clock)
+        key = self._scoped.get(tag[:SCOPED_TAG], self._sealing) if self._scoped else self._sealing
+        return key.seal(kind, tag, plaintext, clock)
 
     def echo(self, tag: bytes, clock: float) -> bytes:
         """The frame that answers a barrier."""
@@ -124,8 +143,13 @@ class Broadcast:
         return self._sealing.seal(LAST, tag, b"", clock)
 
     def announcement(self) -> KeyAnnouncement:
-        """Our sealing key as it stands, for a peer that may read."""
+        """Our sealing key as it stands, for every peer."""
         return self._sealing.announcement()
+
+    def announcements(self, reader: Certificate) -> list[KeyAnnouncement]:
+        """Those of our scopes that this member may read."""
+        keys = self._scoped.values()
+        return [key.announcement() for key in keys if self._rules.may_read(key.scope, reader)]
 
     # -- receiving -------------------------------------------------------------
 
@@ -139,7 +163,7 @@ class Broadcast:
         """Count a pattern in; the body to subscribe if its tag is new."""
         prefix = self._tags.prefix(pattern)
         self._wanted[prefix] += 1
-        return self._body(prefix) if self._wanted[prefix] == 1 else None
+        return self.body(prefix) if self._wanted[prefix] == 1 else None
 
     def unwant(self, pattern: str) -> bytes | None:
         """Count a pattern out; the body to unsubscribe if nobody needs its tag any more."""
@@ -148,9 +172,10 @@ class Broadcast:
         if self._wanted[prefix] > 0:
             return None
         del self._wanted[prefix]
-        return self._body(prefix)
+        return self.body(prefix)
 
-    def _body(self, tag: bytes) -> bytes:
+    def body(self, tag: bytes) -> bytes:
+        """What we send to subscribe ``tag``, or to take it back."""
         return subscription_body(self._node, self.token_epoch, self.token, tag)
 
     def begin_barrier(self, version: int) -> tuple[bytes | None, bytes]:
@@ -158,7 +183,7 @@ class Broadcast:
         old = self.end_barrier()
         tag = barrier_tag(self._rng(8), version)
         self._barrier = (tag, version)
-        return old, self._body(tag)
+        return old, self.body(tag)
 
     def end_barrier(self) -> bytes | None:
         """The body to unsubscribe, if a barrier stands."""
@@ -166,7 +191,7 @@ class Broadcast:
             return None
         tag, _ = self._barrier
         self._barrier = None
-        return self._body(tag)
+        return self.body(tag)
 
     def echoed(self, tag: bytes) -> int | None:
         """The interests version of our barrier, if ``tag`` is it."""
@@ -176,7 +201,12 @@ class Broadcast:
 
     # -- their subscriptions ---------------------------------------------------
 
-    def subscription(self, message: bytes, token_of: Callable[[NodeId], tuple[int, bytes] | None]) -> Seen:
+    def subscription(
+        self,
+        message: bytes,
+        token_of: Callable[[NodeId], tuple[int, bytes] | None],
+        reader_of: Callable[[NodeId], Certificate],
+    ) -> Seen:
         """Judge a subscription (ZMTP's first byte included). Raises ``RemoteProtocolError``."""
         if len(message) > self._config.limits.subscription_frame_bytes or message[:1] not in (b"\0", b"\1"):
             raise RemoteProtocolError(Reason.BAD_SUBSCRIPTION, "form")
@@ -184,6 +214,11 @@ class Broadcast:
         token = token_of(body.node)
         if token is None or token[0] != body.epoch or not verify_subscription(body, token[1]):
             raise RemoteProtocolError(Reason.BAD_SUBSCRIPTION, "MAC")
+        for tag, key in self._scoped.items():
+            # Also a tag that is the beginning of ours, which would let its frames through as well.
+            inside = tag.startswith(body.tag) or body.tag.startswith(tag)
+            if inside and not self._rules.may_read(key.scope, reader_of(body.node)):
+                raise RemoteProtocolError(Reason.NOT_AUTHORIZED, key.scope)
         barrier = parse_barrier(body.tag)
         version = None if barrier is None else barrier[1]
         subscribe = message[0] == 1

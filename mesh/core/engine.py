@@ -22,14 +22,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from mesh.config import Config
+from mesh.core.access import Access
 from mesh.core.accounts import Accounts
 from mesh.core.audience import Audience, Subscribed
 from mesh.core.broadcast import Broadcast
 from mesh.core.codec import decode_direct
 from mesh.core.directory import Directory, first_record
+from mesh.core.dispatch import HANDLERS
 from mesh.core.effects import Effect, Incident, SendDirect
 from mesh.core.handshake import Introducer, Papers
 from mesh.core.identity import NodeRecord, sign_record
@@ -38,26 +40,19 @@ from mesh.core.links import Links
 from mesh.core.membership import LivenessState
 from mesh.core.messages import (
     AttachMessage,
-    CertificateMessage,
-    CertificateWantedMessage,
     GoodbyeMessage,
-    GossipMessage,
     InterestEntry,
     InterestsMessage,
     InterestsWantedMessage,
     KeyMessage,
     KeyWantedMessage,
-    PingMessage,
     PongMessage,
-    PositionsMessage,
-    RecordMessage,
     RepairedMessage,
-    RepairMessage,
-    RevocationsMessage,
 )
 from mesh.core.outgoing import Outgoing
 from mesh.core.receiver import QUIET, Delivery, Receiver
 from mesh.core.router import Router
+from mesh.core.rules import Rules
 from mesh.core.session import Session
 from mesh.core.standing import Standing
 from mesh.core.subscriber import Subscriber
@@ -81,7 +76,7 @@ class Engine:
     ) -> None:
         self.config = config
         self.node = node_id(link_key)
-        self._wall = now - clock
+        self.wall = now - clock
         self._effects: list[Effect] = []
         self.rejected: Counter[str] = Counter()
         record = first_record(papers.mesh, link_key, name, now)
@@ -94,14 +89,19 @@ class Engine:
         self.introductions = self.directory.introductions
         self._interests = InterestSet()
         self.router = Router()
-        self.broadcast = Broadcast(self.node, config, rng, clock, papers.secret, papers.secret_epoch)
+        rules = Rules(config.rules or ())
+        self.broadcast = Broadcast(self.node, config, rng, clock, papers.secret, papers.secret_epoch, rules)
         self.links = Links(
-            config, rng, self.node, self._interests, self._attach_message, self._ended, self._effects
+            config, rng, self.node, self._interests, self._attach_messages, self._ended, self._effects
         )
         self.subscriber = Subscriber(self._interests, self.router, self.broadcast, self.links, self._effects)
         self.outgoing = Outgoing(config, self.broadcast, self.router, self._effects)
         self.audience = Audience(self.broadcast, self.links, self.outgoing, self._effects, self._reject)
         self.accounts = Accounts(config, rng, self.links, self.router, self._effects)
+        self.access = Access(
+            rules, lambda: self.standing.renewal.own, self.links, self._effects, self._reject
+        )
+        self.router.may = self.access.may if config.rules else None
         self.receiver = Receiver(
             config,
             self.broadcast,
@@ -109,6 +109,7 @@ class Engine:
             self.router,
             self.subscriber,
             self.accounts,
+            self.access,
             self._effects,
             self.rejected_from,
         )
@@ -122,6 +123,7 @@ class Engine:
             self.broadcast,
             self.subscriber,
             self._effects,
+            self.router.forget_routes,
         )
         self.directory.connect(self.links, clock)
         self._ticked = clock
@@ -149,7 +151,7 @@ class Engine:
 
     def set_addresses(self, addresses: Sequence[Address], clock: float) -> None:
         """Our addresses are now these: sign a new record and tell the peers."""
-        self.directory.set_addresses(addresses, clock, clock + self._wall)
+        self.directory.set_addresses(addresses, clock, clock + self.wall)
 
     # -- discovery and the intro plane -------------------------------------------
 
@@ -164,13 +166,13 @@ class Engine:
         return self.directory.unresolved()
 
     def dial_answered(self, dial: int, frame: bytes, clock: float) -> None:
-        self.introductions.answered(dial, frame, clock, clock + self._wall)
+        self.introductions.answered(dial, frame, clock, clock + self.wall)
 
     def dial_failed(self, dial: int, reason: str, clock: float) -> None:
         self.introductions.dial_failed(dial, reason, clock)
 
     def stranger_received(self, route: int, frame: bytes, host: str, clock: float) -> None:
-        self.introductions.stranger(route, frame, host, clock, clock + self._wall)
+        self.introductions.stranger(route, frame, host, clock, clock + self.wall)
 
     # -- the direct plane ---------------------------------------------------------
 
@@ -180,9 +182,10 @@ class Engine:
         if session is not None:
             session.host = host
 
-    def _attach_message(self, session: Session) -> AttachMessage:
+    def _attach_messages(self, session: Session) -> list[Any]:
         assert session.mine is not None
-        return AttachMessage(
+        keys = self.broadcast.announcements(session.introduced.certificate)
+        attach = AttachMessage(
             session.mine,
             session.theirs,
             self.broadcast.token,
@@ -192,6 +195,7 @@ class Engine:
             self._interests.version,
             list(self.broadcast.announcement()),
         )
+        return [attach, *(KeyMessage(list(key)) for key in keys)]
 
     def direct_received(self, peer: NodeId, frame: bytes, clock: float) -> Any:
         """One frame over a peer's link. What a program asked for is returned; the rest is done here."""
@@ -205,7 +209,7 @@ class Engine:
             message = decode_direct(frame)
             if session.liveness.state is not LivenessState.ALIVE or clock - session.liveness.heard_at > QUIET:
                 self.links.heard(session, clock)
-            handler = _HANDLERS.get(type(message))
+            handler = HANDLERS.get(type(message))
             if handler is None:
                 if session.theirs is None:
                     # No strike: its link may be older than our knowledge of it. We gave it up and met it
@@ -226,7 +230,7 @@ class Engine:
         if session is not None and session.node in self.links.sessions:
             self.links.strike(session, reason, clock)
 
-    def _on_attach(self, session: Session, message: AttachMessage, clock: float) -> None:
+    def on_attach(self, session: Session, message: AttachMessage, clock: float) -> None:
         attached = self.links.heard_attach(session, message, clock)
         if attached.new:
             self.router.remove_peer(session.node)
@@ -234,7 +238,7 @@ class Engine:
         if attached.new or attached.rekeyed:
             self.broadcast.forget_tags(session.node)
         self.standing.compare(session)
-        self.receiver.add_key(session, message.key)
+        self.receiver.add_key(session, message.key, clock)
         if not session.link_open:
             # Its own link came through an address its record does not list: find one we can dial.
             self.directory.offer(session.introduced.record, clock)
@@ -249,7 +253,7 @@ class Engine:
         if self.links.progress(session, clock):
             self.directory.welcome(session)
 
-    def _on_goodbye(self, session: Session, message: GoodbyeMessage, clock: float) -> None:
+    def on_goodbye(self, session: Session, message: GoodbyeMessage, clock: float) -> None:
         if message.leaving:
             self.introductions.dialer.forget(session.node)
             self.router.remove_peer(session.node)  # it is asked and told nothing more
@@ -259,12 +263,12 @@ class Engine:
             self.links.ban(session.node, clock, self.config.redial_max)
             self.links.end(session, message.text or "ended the link", clock)
 
-    def _on_pong(self, session: Session, message: PongMessage, clock: float) -> None:
+    def on_pong(self, session: Session, message: PongMessage, clock: float) -> None:
         self.pongs.append((session.node, message.token, self.links.heard_pong(session, message, clock)))
         if session.rekeying == message.token and self.links.reconnect_broadcast(session):
             self.subscriber.begin_barrier(clock)
 
-    def _on_interests(self, session: Session, message: InterestsMessage, clock: float) -> None:
+    def on_interests(self, session: Session, message: InterestsMessage, clock: float) -> None:
         change = session.interests.apply(message)
         if change is None:
             return
@@ -275,15 +279,17 @@ class Engine:
             self.router.remove(session.node, change.removed)
         if change.added:
             self.router.add(session.node, change.added)
+            self.access.look_at(session.node, change.added)
         self._progress(session, clock)
 
-    def _on_key_wanted(self, session: Session, message: KeyWantedMessage, clock: float) -> None:
-        ours = self.broadcast.announcement()
-        if message.key_id == ours.key_id:
-            self._effects.append(SendDirect(session.node, KeyMessage(list(ours))))
+    def on_key_wanted(self, session: Session, message: KeyWantedMessage, clock: float) -> None:
+        readable = self.broadcast.announcements(session.introduced.certificate)
+        for ours in [self.broadcast.announcement(), *readable]:
+            if message.key_id == ours.key_id:
+                self._effects.append(SendDirect(session.node, KeyMessage(list(ours))))
 
-    def _on_credentials(self, session: Session, message: Any, clock: float) -> None:
-        self.standing.heard(session, message, clock, clock + self._wall)
+    def on_credentials(self, session: Session, message: Any, clock: float) -> None:
+        self.standing.heard(session, message, clock, clock + self.wall)
 
     # -- the broadcast plane --------------------------------------------------------
 
@@ -334,13 +340,14 @@ class Engine:
         self.router.remove_peer(session.node)
         self.broadcast.forget(session.node)
         self.accounts.ended(session.node, self._ticked)
+        self.subscriber.follow_scopes()
         self.subscriber.end_barrier_if_proven()
 
     # -- time ------------------------------------------------------------------------
 
     def handle_timer(self, clock: float, now: float) -> None:
         """Do what is due. ``now`` is the wall clock, which may have been set meanwhile."""
-        self._wall = now - clock
+        self.wall = now - clock
         self._ticked = clock
         self.introductions.expire(clock)
         self.links.timer(clock, lambda session: self.directory.redial(session, clock))
@@ -367,29 +374,3 @@ class Engine:
             self.outgoing.deadline(),
         )
         return max(clock, min(times))
-
-
-_HANDLERS: Final[dict[type[Any], Any]] = {
-    AttachMessage: Engine._on_attach,
-    GoodbyeMessage: Engine._on_goodbye,
-    PingMessage: lambda engine, session, message, clock: engine.links.heard_ping(
-        session, message, engine.load()
-    ),
-    PongMessage: Engine._on_pong,
-    PositionsMessage: lambda engine, *heard: engine.accounts.positions(*heard),
-    RepairMessage: lambda engine, *heard: engine.outgoing.repair(*heard),
-    RepairedMessage: lambda engine, *heard: engine.accounts.repaired(*heard),
-    InterestsMessage: Engine._on_interests,
-    InterestsWantedMessage: lambda engine, session, *_: engine.links.tell_interests(session),
-    KeyMessage: lambda engine, session, message, clock: engine.receiver.add_key(session, message.key),
-    KeyWantedMessage: Engine._on_key_wanted,
-    RecordMessage: lambda engine, session, message, clock: engine.directory.heard_record(
-        session, message.record, clock, clock + engine._wall
-    ),
-    GossipMessage: lambda engine, _, message, clock: engine.directory.heard_gossip(
-        message, clock, clock + engine._wall
-    ),
-    RevocationsMessage: Engine._on_credentials,
-    CertificateWantedMessage: Engine._on_credentials,
-    CertificateMessage: Engine._on_credentials,
-}

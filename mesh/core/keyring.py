@@ -63,6 +63,10 @@ class Keyring:
         elif len(owned) > self._keys_per_owner:
             self._drop(owner, owned[0])
 
+    def scoped(self) -> list[tuple[bytes, str]]:
+        """(key id, scope) of every key whose scope is not the whole mesh."""
+        return [(key.key_id, key.scope) for owned in self._owned.values() for key in owned if key.scope]
+
     def remove(self, owner: NodeId) -> None:
         """Forget every key of this owner. Idempotent."""
         for key in list(self._owned.get(owner, ())):

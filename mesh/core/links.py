@@ -68,7 +68,7 @@ class Links:
         rng: RandomBytes,
         own: NodeId,
         interests: InterestSet,
-        attach_message: Callable[[Session], AttachMessage],
+        attach_messages: Callable[[Session], list[Any]],
         ended: Callable[[Session], None],
         effects: list[Effect],
     ) -> None:
@@ -76,7 +76,7 @@ class Links:
         self._rng = rng
         self._own = own
         self._interests = interests
-        self._attach_message = attach_message
+        self._attach_messages = attach_messages
         self._ended = ended
         self._effects = effects
         self._timing = Timing(config.probe_after, config.probe_timeout, config.gone_after)
@@ -141,7 +141,7 @@ class Links:
         self.tell_interests(session)
 
     def _attach(self, session: Session) -> None:
-        self._effects.append(SendDirect(session.node, self._attach_message(session)))
+        self._effects += [SendDirect(session.node, message) for message in self._attach_messages(session)]
         session.answered_theirs = session.theirs
 
     def heard_attach(self, session: Session, message: AttachMessage, clock: float) -> Attached:

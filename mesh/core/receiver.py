@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from mesh.config import Config
+from mesh.core.access import Access
 from mesh.core.accounts import Accounts
 from mesh.core.broadcast import Broadcast
 from mesh.core.codec import decode_batch, decode_tail
@@ -25,6 +26,7 @@ from mesh.core.router import Router
 from mesh.core.session import Session
 from mesh.core.strikes import Strikes
 from mesh.core.subscriber import Subscriber
+from mesh.core.topic import is_valid_pattern
 from mesh.core.types import NodeId, Reason, RemoteProtocolError
 
 __all__ = ["QUIET", "Delivery", "Receiver"]
@@ -59,6 +61,7 @@ class Receiver:
         router: Router,
         subscriber: Subscriber,
         accounts: Accounts,
+        access: Access,
         effects: list[Effect],
         rejected: Callable[[Session | None, Reason, float], None],
     ) -> None:
@@ -67,6 +70,7 @@ class Receiver:
         self._links = links
         self._router = router
         self._subscriber = subscriber
+        self._access = access
         self._effects = effects
         self._rejected = rejected
         self._accounts = accounts
@@ -98,6 +102,8 @@ class Receiver:
                 self._links.heard_last(session, clock)
                 return None
             batch = decode_batch(opened.plaintext)
+            if self._access.denial("publish", session.node, batch.topic) is not None:
+                return None  # counted and told there
         except RemoteProtocolError as error:
             self._bad_frame(error.reason, session, tag, frame, clock)
             return None
@@ -144,10 +150,14 @@ class Receiver:
         self._keys_wanted[key_id] = clock
         self._effects += [SendDirect(s.node, KeyWantedMessage(key_id)) for s in sessions if s.link_open]
 
-    def add_key(self, session: Session, key: list[Any]) -> None:
+    def add_key(self, session: Session, key: list[Any], clock: float) -> None:
         """A peer announced its key; frames that waited for it can be received again."""
         announcement = KeyAnnouncement._make(key[:6])
+        if announcement.scope and not is_valid_pattern(announcement.scope):
+            raise RemoteProtocolError(Reason.BAD_MESSAGE, "scope")
         self._broadcast.keyring.add(session.node, OpeningKey.from_announcement(announcement))
+        if announcement.scope and self._subscriber.follow_scopes():
+            self._subscriber.begin_barrier(clock)
         for _ in range(len(self._held)):
             held = self._held.popleft()
             if held[2][_KEY_ID] == announcement.key_id:

@@ -56,12 +56,14 @@ class Renewal:
         introducer: Introducer,
         links: Links,
         effects: list[Effect],
+        changed: Callable[[], None],
     ) -> None:
         self._ca_public_key = ca_public_key
-        self._own = own
+        self.own = own
         self._introducer = introducer
         self._links = links
         self._effects = effects
+        self._changed = changed  # somebody's roles may be others now
         self.certifier: Certifier | None = None
         self.look_at = float("-inf")
         self._ask_at = float("-inf")
@@ -80,12 +82,12 @@ class Renewal:
                     SendDirect(session.node, GoodbyeMessage(False, refusal(Reason.EXPIRED).text))
                 )
                 self._links.cut_off(session, "expired", clock)
-        if now > self._own.expires and not self._said:
+        if now > self.own.expires and not self._said:
             self._said = True
             self._effects.append(Incident("certificate expired", "ask for a new invitation, and join again"))
-        if is_due(self._own, now) and clock >= self._ask_at and self._links.sessions:
+        if is_due(self.own, now) and clock >= self._ask_at and self._links.sessions:
             self._ask_at = clock + ASK_EVERY
-            self._links.send_all([CertificateWantedMessage(self._own.expires)])
+            self._links.send_all([CertificateWantedMessage(self.own.expires)])
 
     def wanted(self, session: Session, clock: float, now: float) -> None:
         """A peer asks for a new certificate."""
@@ -100,7 +102,7 @@ class Renewal:
     def heard(self, session: Session, encoded: bytes, clock: float, now: float) -> None:
         """Our own new certificate, or the peer's. Raises ``RemoteProtocolError`` for any other."""
         certificate = verify_certificate(encoded, self._ca_public_key, now, self._introducer.revocations)
-        if certificate.public_key == self._own.public_key:
+        if certificate.public_key == self.own.public_key:
             self._adopt(encoded, certificate)
         elif certificate.public_key != session.introduced.certificate.public_key:
             raise CredentialRejected(Reason.BAD_CERTIFICATE, "of another member")
@@ -111,15 +113,16 @@ class Renewal:
             both = (encoded, session.encoded[1])
             session.introduced = session.introduced._replace(certificate=certificate, encoded=both)
             session.encoded = both
+            self._changed()
 
     def adopt(self, encoded: bytes, now: float) -> bool:
         """Our home has a newer certificate. False if it is not. Raises ``CredentialRejected``."""
         return self._adopt(encoded, verify_certificate(encoded, self._ca_public_key, now))
 
     def _adopt(self, encoded: bytes, certificate: Certificate) -> bool:
-        if certificate.public_key != self._own.public_key or certificate.serial <= self._own.serial:
+        if certificate.public_key != self.own.public_key or certificate.serial <= self.own.serial:
             return False
-        self._own = certificate
+        self.own = certificate
         self._said = False
         self._introducer.certificate = encoded
         self._links.send_all([CertificateMessage(encoded)])

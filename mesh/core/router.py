@@ -8,7 +8,7 @@ responders, can be chosen.  Callers cache an answer for as long as ``generation`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from mesh.core.messages import InterestEntry
@@ -53,6 +53,8 @@ class Router:
         self._routes: dict[str, Route] = {}
         self._responders: dict[str, tuple[Member, ...]] = {}
         self.generation = 0
+        self.may: Callable[[str, NodeId, str], bool] | None = None
+        """The rules, if there are any: whether a peer may subscribe to, or serve, a topic."""
 
     def add(self, peer: NodeId, entries: Iterable[InterestEntry]) -> None:
         known = self._known.setdefault(peer, {})
@@ -76,6 +78,10 @@ class Router:
     def remove_peer(self, peer: NodeId) -> None:
         self.remove(peer, list(self._known.get(peer, {}).values()))
 
+    def forget_routes(self) -> None:
+        """Something that decides who may have what has changed."""
+        self._changed()
+
     def _changed(self) -> None:
         self.generation += 1
         self._routes.clear()
@@ -95,6 +101,8 @@ class Router:
         broadcast: list[Member] = []
         groups: dict[str, list[Member]] = {}
         for member, group in self._tries[SUBSCRIPTION].match(topic):
+            if self.may is not None and not self.may("subscribe", member.peer, topic):
+                continue
             if group:
                 groups.setdefault(group, []).append(member)
             elif member.peer == LOCAL:
@@ -113,8 +121,10 @@ class Router:
         if responders is None:
             if len(self._responders) >= self._CACHED_ROUTES:
                 self._responders.clear()
-            matching = self._tries[RESPONDER].match(topic)
-            responders = self._responders[topic] = tuple(sorted(member for member, _ in matching))
+            matching = [member for member, _ in self._tries[RESPONDER].match(topic)]
+            if self.may is not None:
+                matching = [member for member in matching if self.may("serve", member.peer, topic)]
+            responders = self._responders[topic] = tuple(sorted(matching))
         return responders
 
     def entry(self, member: Member) -> InterestEntry | None:

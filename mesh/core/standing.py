@@ -11,6 +11,8 @@ Versions never go back, and neither does the epoch of the mesh secret.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mesh.core.broadcast import Broadcast
 from mesh.core.dialer import Dialer
 from mesh.core.effects import Effect, Incident, RevocationsAdopted, SendDirect
@@ -45,6 +47,7 @@ class Standing:
         broadcast: Broadcast,
         subscriber: Subscriber,
         effects: list[Effect],
+        changed: Callable[[], None],
     ) -> None:
         self._ca_public_key = ca_public_key
         self._secret = secret
@@ -56,7 +59,12 @@ class Standing:
         self._subscriber = subscriber
         self._effects = effects
         self.renewal = Renewal(
-            ca_public_key, read_certificate(introducer.certificate, ca_public_key), introducer, links, effects
+            ca_public_key,
+            read_certificate(introducer.certificate, ca_public_key),
+            introducer,
+            links,
+            effects,
+            changed,
         )
 
     @property

@@ -38,9 +38,9 @@ POLICY: Final[Mapping[Reason, Policy]] = {
     Reason.BAD_TAG: Policy(strikes=8, within=60.0, alert=True),
     Reason.BAD_RECORD: Policy(strikes=1, within=60.0, alert=True),
     Reason.WRONG_OWNER: Policy(strikes=1, within=60.0, alert=True),
-    Reason.NOT_AUTHORIZED: Policy(strikes=1, within=60.0, alert=True),
 }
-"""Reasons that are not here (old epoch, duplicate, …) are counted and nothing more."""
+"""Reasons that are not here (old epoch, duplicate, …) are counted and nothing more. So is what a rule denies: rules are
+each node's own, and a member that does not know ours is no enemy."""
 
 
 class Strikes:

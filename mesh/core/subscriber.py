@@ -15,7 +15,9 @@ from mesh.core.interest import InterestSet
 from mesh.core.links import Links
 from mesh.core.messages import InterestEntry
 from mesh.core.router import LOCAL, SUBSCRIPTION, Router
+from mesh.core.rules import overlap
 from mesh.core.session import Session
+from mesh.core.tags import scoped_tag
 from mesh.core.types import NodeId
 
 __all__ = ["Subscriber"]
@@ -44,6 +46,9 @@ class Subscriber:
         self._effects = effects
         self.barrier_at = float("inf")  # when the barrier that stands is repeated
         self._retry = _BARRIER_RETRY
+        self._scopes: dict[
+            bytes, bytes
+        ] = {}  # tags of scopes that we may read and want → what subscribed them
 
     @property
     def version(self) -> int:
@@ -61,21 +66,44 @@ class Subscriber:
             body = self._broadcast.want(pattern)
             if body is not None:
                 self._effects.append(Subscribe(body))
+            self.follow_scopes()
         self._links.send_all(self._interests.changes_since(before))
         self.begin_barrier(clock)
         return entry
+
+    def follow_scopes(self) -> bool:
+        """Subscribe the scopes whose keys we were given, where a subscription of ours may take something.
+
+        Whether there are more than before, so that a barrier is due.
+        """
+        wanted = [e.pattern for e in self._interests if e.kind == SUBSCRIPTION and not e.group]
+        tags = {
+            scoped_tag(key_id)
+            for key_id, scope in self._broadcast.keyring.scoped()
+            if any(overlap(pattern, scope) for pattern in wanted)
+        }
+        for tag in [tag for tag in self._scopes if tag not in tags]:
+            self._effects.append(Unsubscribe(self._scopes.pop(tag)))
+        fresh = [tag for tag in tags if tag not in self._scopes]
+        for tag in fresh:
+            self._scopes[tag] = self._broadcast.body(tag)
+            self._effects.append(Subscribe(self._scopes[tag]))
+        return bool(fresh)
 
     def rekey(self, mesh_secret: bytes, secret_epoch: int, clock: float) -> None:
         """Somebody was removed from the mesh: the same subscriptions, under new tags and a new token."""
         self._effects += [
             Unsubscribe(body) for body in self._broadcast.rekey(mesh_secret, secret_epoch, clock)
         ]
+        self._effects += [Unsubscribe(body) for body in self._scopes.values()]
+        self._scopes.clear()
         self.barrier_at = float("inf")
         for entry in self._interests:
             if entry.kind == SUBSCRIPTION and not entry.group:
                 body = self._broadcast.want(entry.pattern)
                 if body is not None:
                     self._effects.append(Subscribe(body))
+        self.follow_scopes()
 
     def remove(self, entry: InterestEntry) -> None:
         """It ended."""
@@ -86,6 +114,7 @@ class Subscriber:
             body = self._broadcast.unwant(entry.pattern)
             if body is not None:
                 self._effects.append(Unsubscribe(body))
+            self.follow_scopes()
         self._links.send_all(self._interests.changes_since(before))
 
     # -- barriers ----------------------------------------------------------------

@@ -29,16 +29,22 @@ from mesh.core.topic import Pattern
 from mesh.core.types import NodeId, Reason, RemoteProtocolError
 
 __all__ = [
+    "SCOPED_TAG",
     "SubscriptionBody",
     "TagKey",
     "barrier_tag",
     "parse_barrier",
     "parse_subscription",
+    "scoped_tag",
     "subscription_body",
     "verify_subscription",
 ]
 
 _DATA: Final = b"D"
+_SCOPED: Final = b"S"
+
+SCOPED_TAG: Final = 9
+"""Bytes of what the tags of a scope begin with."""
 _BARRIER: Final = struct.Struct(">c8sQ")
 _END: Final = b"\0"
 _TAG_BYTES: Final = (
@@ -80,6 +86,11 @@ class TagKey:
             path.update((f"/{level}" if index else level).encode())
             tags.append(path.digest())  # of the path so far; the hash goes on from here
         return b"".join(tags)
+
+
+def scoped_tag(key_id: bytes) -> bytes:
+    """What the tags of all frames begin with that are sealed with the key of a scope."""
+    return _SCOPED + key_id
 
 
 def barrier_tag(nonce: bytes, version: int) -> bytes:

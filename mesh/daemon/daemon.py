@@ -26,7 +26,7 @@ import mesh
 from mesh.daemon import notify
 from mesh.daemon.control import Control
 from mesh.daemon.operations import Operations, control_socket
-from mesh.errors import ConfigError, MeshError, TransportError
+from mesh.errors import MeshError, TransportError
 from mesh.home import Admission, Home
 from mesh.node.message import PeerJoined, PeerLeft
 from mesh.settings import ReadBridge, Settings, load
@@ -61,13 +61,6 @@ class Daemon:
         set_log_level: Callable[[str], None] = lambda level: None,
         read_bridge: Callable[[], ReadBridge] | None = None,
     ) -> None:
-        if settings.allow:
-            # To run without rules that somebody wrote down would be to let everybody do everything.
-            raise ConfigError(
-                "access rules are not enforced by this version: take them out, or do not run it",
-                key="allow",
-                file=settings.file,
-            )
         self._home = home
         self._settings = settings
         self._name = name

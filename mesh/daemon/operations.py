@@ -3,7 +3,7 @@
 status                              name, id, process, mesh, endpoints, peers, counters
 peers · watch                       the peers now · each change of them
 members                             of the mesh, as this home knows them
-invite {uses, lifetime}             a token that names this daemon's endpoints
+invite {uses, lifetime, roles}      a token that names this daemon's endpoints
 revoke {member}                     cut a member off, here and at every peer at once
 ping {peer, timeout}                a round trip in seconds
 """
@@ -119,6 +119,7 @@ class Operations:
             "discovery": [asdict(status) for status in node.discovery_status.values()],
             "refusals": dict(node.refusals),
             "bridges": [bridge.plain() for bridge in statistics.bridges.values()],
+            "denials": [[*denied, rule] for denied, rule in node.denials.items()],
             "counters": {
                 key: getattr(statistics, key)
                 for key in ("published", "received", "delivered", "lost", "dropped", "repaired", "rejected")
@@ -138,7 +139,10 @@ class Operations:
     async def invite(self, request: Mapping[str, Any]) -> Any:
         uses, lifetime = _number(request, "uses"), _number(request, "lifetime")
         invitation = self._home.invite(
-            uses=int(uses), lifetime=float(lifetime), endpoints=hints(self._node.endpoints)
+            uses=int(uses),
+            lifetime=float(lifetime),
+            roles=_texts(request, "roles"),
+            endpoints=hints(self._node.endpoints),
         )
         return {"token": encode_token(invitation)}
 
@@ -158,6 +162,13 @@ def _text(request: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, str):
         raise ConfigError("expected text", key=key)
     return value
+
+
+def _texts(request: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = request.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ConfigError("expected a list of texts", key=key)
+    return tuple(value)
 
 
 def _number(request: Mapping[str, Any], key: str) -> float:

@@ -27,11 +27,11 @@ from mesh.core.messages import (
 )
 from mesh.core.router import LOCAL, Member
 from mesh.core.types import NodeId
-from mesh.errors import MeshError, NoResponders, PeerGone, RemoteError, RequestTimeout
+from mesh.errors import MeshError, NoResponders, NotAuthorized, PeerGone, RemoteError, RequestTimeout
 from mesh.node.background import background
 from mesh.node.expiry import Expiry
 from mesh.node.message import Origin, read_value
-from mesh.node.request import NOT_SERVED, REFUSALS, STOPPED, Network, Reply, encode
+from mesh.node.request import NOT_ALLOWED, NOT_SERVED, REFUSALS, STOPPED, Network, Reply, encode
 
 __all__ = ["Caller"]
 
@@ -189,6 +189,8 @@ class Caller:
         if answer.type_name == NOT_SERVED:
             return NoResponders(call.topic)
         peer = self._network.peer(call.member.peer)
+        if answer.type_name == NOT_ALLOWED:
+            return NotAuthorized("request", call.topic, f"{peer.name}: {answer.text}")
         if answer.type_name == STOPPED:
             return PeerGone(peer.id, peer.name, f"stopped serving {call.topic!r}")
         return RemoteError(answer.type_name.removeprefix("@"), answer.text, peer.id)

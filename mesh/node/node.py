@@ -192,7 +192,8 @@ class Node:
     ) -> None:
         """Publish one value; ``to=`` one peer alone, to its matching subscriptions.
 
-        Raises ``TopicError``, ``ValueEncodingError``, ``MessageTooLarge``, ``UnknownPeer``, ``NodeClosed``.
+        Raises ``TopicError``, ``ValueEncodingError``, ``MessageTooLarge``, ``UnknownPeer``, ``NotAuthorized``,
+        ``NodeClosed``.
         """
         self._check_open()
         headers = check_headers(headers, self.config)
@@ -207,6 +208,8 @@ class Node:
                 await trio.lowlevel.checkpoint_if_cancelled()
             return
         node = self._presence.resolve(to)
+        self._board.permit(topic)
+        self._engine.access.check_reader(node, topic)
         batch = self._publishing.directed(node, check_program_topic(topic), value, headers)
         await self._board.send(node, DirectedMessage("", encode_batch(batch)))
 
@@ -246,9 +249,10 @@ class Node:
 
         Entering returns when it is live on every peer known then (for a bounded time).
         ``buffer`` is in messages; ``overflow`` says what happens when it is full. Raises
-        ``TopicError``, ``ConfigError``.
+        ``TopicError``, ``ConfigError``, ``NotAuthorized``.
         """
         self._check_open()
+        self._engine.access.check("subscribe", check_pattern(pattern), pattern=True)
         size = self.config.buffer if buffer is None else buffer
         return Subscription(
             check_pattern(pattern),
@@ -264,7 +268,8 @@ class Node:
     # -- request and serve ------------------------------------------------------------
 
     def _members(self, topic: str, to: Peer | str | None) -> tuple[Member, ...]:
-        members = self._engine.router.responders(check_topic(topic))
+        self._engine.access.check("request", check_topic(topic))
+        members = self._engine.router.responders(topic)
         if to is not None:
             node = self._presence.resolve(to)
             members = tuple(member for member in members if member.peer == node)
@@ -340,6 +345,7 @@ class Node:
         if not callable(handler):
             raise ConfigError(f"{handler!r} is not a function", key="handler")
         pattern = check_program_pattern(topic)
+        self._engine.access.check("serve", pattern, pattern=True)
         await self._board.serve(pattern, handler, limit, task_status.started)
 
     async def supervise(self, task: Any, *args: Any, **policy: Any) -> None:
@@ -349,6 +355,11 @@ class Node:
     def answer_joins(self, answerer: JoinAnswerer | None) -> None:
         """Let ``answerer`` answer newcomers with a token (None: nobody does)."""
         self._engine.introductions.join_answerer = answerer
+
+    @property
+    def denials(self) -> Mapping[tuple[str, str, str], str]:
+        """What rules denied: (member, action, topic or pattern) → which rule, for ``mesh doctor``."""
+        return MappingProxyType(dict(self._engine.access.denials))
 
     @property
     def refusals(self) -> Mapping[str, str]:

@@ -55,6 +55,7 @@ def _judge(publishing: Publishing, topic: str, value: Any, headers: Mapping[str,
         headers = check_headers(headers, publishing.outlet.config)
     if topic not in publishing.streams:
         check_topic(topic)
+        publishing.outlet.permit(topic)
     data: bytes | Encoded
     if type(value) is bytes:
         data, size = value, len(value)

@@ -28,6 +28,7 @@ from mesh.node.message import Message, Origin, Peer, read_value
 __all__ = [
     "BUSY",
     "DUPLICATE",
+    "NOT_ALLOWED",
     "NOT_SERVED",
     "REFUSALS",
     "STOPPED",
@@ -48,7 +49,10 @@ DUPLICATE: Final = "@Duplicate"
 STOPPED: Final = "@Stopped"
 """The responder ended while its handler was at it."""
 
-REFUSALS: Final = (NOT_SERVED, BUSY)
+NOT_ALLOWED: Final = "@NotAuthorized"
+"""A rule of the responder's denies it to this caller; the text names the rule. No handler has seen it."""
+
+REFUSALS: Final = (NOT_SERVED, BUSY, NOT_ALLOWED)
 
 
 class Network(Protocol):

@@ -46,7 +46,7 @@ from mesh.node.outbox import Outbox
 from mesh.node.presence import Presence
 from mesh.node.publisher import Publishing
 from mesh.node.pump import Pump
-from mesh.node.request import Handler
+from mesh.node.request import NOT_ALLOWED, Handler
 from mesh.node.responder import Responder
 from mesh.node.subscription import Subscription
 from mesh.transport.base import Transport
@@ -216,6 +216,9 @@ class Switchboard:
             self.engine.rejected_from(session, error.reason, clock)
             self.pump.apply()
             return
+        if self.engine.access.denial("publish", session.node, batch.topic) is not None:
+            self.pump.apply()
+            return
         sender = self.presence.peer(session.node)
         self.inbox.deliver_directed(session.node, message.group, batch, sender)
 
@@ -223,6 +226,11 @@ class Switchboard:
         return [member.number for member in self.engine.router.responders(topic) if member.peer == LOCAL]
 
     def _requested(self, node: NodeId, message: RequestMessage) -> None:
+        why = self.engine.access.denial("request", node, message.topic)
+        if why is not None:
+            self.send_nowait(node, ErrorMessage(message.number, NOT_ALLOWED, why, self.responder.load))
+            self.pump.apply()
+            return
         refusal = self.responder.received(
             node, message, _Link(self, node), self._own_responders(message.topic)
         )
@@ -289,6 +297,9 @@ class Switchboard:
     def _passed_over(self, tag: bytes) -> None:
         self.engine.outgoing.passed_over(tag, trio.current_time())
         self.pump.apply()
+
+    def permit(self, topic: str) -> None:
+        self.engine.access.check("publish", topic)
 
     def choose(self, group: str, members: tuple[Member, ...]) -> Member:
         return self._turns.choose(group, members)

@@ -6,7 +6,7 @@ line and what was expected; ``tomllib`` keeps no lines, so ``lines`` finds them
 again in the text when (and only when) there is a mistake to report.
 
 Tables of ``[[bridge]]`` are read by the bridges, who know their own keys, where the caller says so; else only
-their ``kind`` is checked.  Those of ``[[allow]]`` are handed on as they are.
+their ``kind`` is checked.  Those of ``[[allow]]`` become ``Config.rules``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from mesh.config import Config, Limits
+from mesh.config import ACTIONS, Config, Limits, Rule
+from mesh.core.rules import MAX_SCOPES
 from mesh.errors import ConfigError
 from mesh.settings.forms import (
     Form,
@@ -27,15 +28,19 @@ from mesh.settings.forms import (
     list_of,
     number_like,
     one_of,
+    one_or_more,
     origin,
     perhaps,
     quote,
     reject_dial,
     reject_listen,
     reject_name,
+    reject_pattern,
+    reject_role,
     show,
     table,
     tables,
+    texts,
 )
 from mesh.settings.lines import KeyPath, line_of
 
@@ -88,7 +93,7 @@ class Settings:
     http: HttpSettings | None = None
     bridges: tuple[Any, ...] = field(default=(), repr=False)
     """What ``read_bridge`` made of each table; the tables themselves if there was none."""
-    allow: tuple[Mapping[str, Any], ...] = ()
+    allow: tuple[Rule, ...] = ()
     file: str = ""
 
 
@@ -144,7 +149,9 @@ def _toml_mistake(message: str, text: str) -> tuple[str, int]:
 
 _Forms = Mapping[str, Form]
 
-_TIMES: Final = {each.name: getattr(Config(), each.name) for each in fields(Config) if each.name != "limits"}
+_TIMES: Final = {
+    each.name: getattr(Config(), each.name) for each in fields(Config) if each.name not in ("limits", "rules")
+}
 _LIMITS: Final = {each.name: getattr(Limits(), each.name) for each in fields(Limits)}
 
 _DOCUMENT: Final[_Forms] = {"node": table, "http": table, "bridge": tables, "allow": tables}
@@ -162,6 +169,13 @@ _HTTP: Final[_Forms] = {"listen": host_port, "origins": list_of(origin, "Origins
 _TUNING: Final[_Forms] = {name: number_like(value) for name, value in _TIMES.items()}
 _LIMIT: Final[_Forms] = {name: number_like(value) for name, value in _LIMITS.items()}
 _BRIDGE_ROUTES: Final[_Forms] = {"export": tables, "import": tables}
+
+_ALLOW: Final[_Forms] = {
+    "action": one_or_more(one_of(ACTIONS), "actions"),
+    "pattern": one_or_more(reject_pattern, "patterns"),
+    "member": one_or_more(reject_name, "members"),
+    "role": one_or_more(reject_role, "roles"),
+}
 
 _VARIABLE = re.compile(r"\$(\$?)\{([^}]*)\}")
 
@@ -191,15 +205,17 @@ class _Reader:
         http = document.get("http")
         if http is not None:
             self._check(http, _HTTP, ("http",))
+        rules = tuple(self._rule(each, number) for number, each in enumerate(document.get("allow", ())))
+        self._count_scopes(rules)
         bridges = tuple(
             self._bridge(bridge, ("bridge", number))
             for number, bridge in enumerate(document.get("bridge", ()))
         )
         return Settings(
-            node=self._node(node),
+            node=self._node(node, rules),
             http=None if http is None else self._http(http),
             bridges=bridges,
-            allow=tuple(document.get("allow", ())),
+            allow=rules,
             file=self._file,
         )
 
@@ -211,7 +227,7 @@ class _Reader:
         )
 
     @staticmethod
-    def _node(node: dict[str, Any]) -> NodeSettings:
+    def _node(node: dict[str, Any], rules: tuple[Rule, ...]) -> NodeSettings:
         config = Config.local() if node.get("preset") == "local" else Config.lan()
         limits = replace(config.limits, **node.get("limits", {}))
         tuning = {k: type(_TIMES[k])(v) for k, v in node.get("tuning", {}).items()}
@@ -222,7 +238,7 @@ class _Reader:
             connect=tuple(node.get("connect", ())),
             discovery=tuple(dict.fromkeys(node.get("discovery", DISCOVERY))),
             log=node.get("log", "info"),
-            config=replace(config, limits=limits, **tuning),
+            config=replace(config, limits=limits, rules=rules or None, **tuning),
         )
 
     def _check(self, table: dict[str, Any], forms: _Forms, path: KeyPath) -> None:
@@ -235,6 +251,25 @@ class _Reader:
             if reason is not None:
                 shown = "" if " not " in reason or isinstance(value, (dict, list)) else f", not {show(value)}"
                 self._fail((*path, key), reason + shown)
+
+    def _rule(self, rule: dict[str, Any], number: int) -> Rule:
+        path: KeyPath = ("allow", number)
+        self._check(rule, _ALLOW, path)
+        for key, example in (("action", '"publish"'), ("pattern", '"home/**"')):
+            if key not in rule:
+                self._fail(path, f"has no {key}: expected one, such as {example}, or a list")
+        return Rule(
+            actions=texts(rule["action"]),
+            patterns=texts(rule["pattern"]),
+            members=texts(rule.get("member", [])),
+            roles=texts(rule.get("role", [])),
+            name=f"allow[{number + 1}]",
+        )
+
+    def _count_scopes(self, rules: tuple[Rule, ...]) -> None:
+        scopes = {pattern for rule in rules if "subscribe" in rule.actions for pattern in rule.patterns}
+        if len(scopes) > MAX_SCOPES:
+            self._fail(("allow",), f"{MAX_SCOPES} patterns with reader rules are the most, not {len(scopes)}")
 
     def _bridge(self, bridge: dict[str, Any], path: KeyPath) -> Any:
         if "kind" not in bridge:

@@ -11,7 +11,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mesh.errors import ConfigError, TransportError
+from mesh.core.fields import check_role
+from mesh.core.topic import check_pattern
+from mesh.errors import ConfigError, TopicError, TransportError
 
 __all__ = [
     "Form",
@@ -19,15 +21,19 @@ __all__ = [
     "list_of",
     "number_like",
     "one_of",
+    "one_or_more",
     "origin",
     "perhaps",
     "quote",
     "reject_dial",
     "reject_listen",
     "reject_name",
+    "reject_pattern",
+    "reject_role",
     "show",
     "table",
     "tables",
+    "texts",
 ]
 
 Form = Callable[[Any], str | None]
@@ -107,6 +113,38 @@ def list_of(check: Form, what: str) -> Form:
         return None
 
     return check_all
+
+
+def one_or_more(check: Form, what: str) -> Form:
+    several = list_of(check, what)
+
+    def check_either(value: Any) -> str | None:
+        if not isinstance(value, list):
+            return check(value)
+        return several(value) if value else f"expected one or more {what}"
+
+    return check_either
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    """One text or a list of them, as ``one_or_more`` lets pass."""
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def reject_pattern(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return 'expected a pattern of topics, such as "home/**"'
+    try:
+        check_pattern(value)
+    except TopicError as error:
+        return f"expected a pattern of topics ({error.reason})"
+    return None
+
+
+def reject_role(value: Any) -> str | None:
+    return (
+        None if isinstance(value, str) and check_role(value) is None else 'expected a role, such as "sensor"'
+    )
 
 
 def number_like(default: float) -> Form:

@@ -71,11 +71,12 @@ async def test_joining_through_the_daemon(tmp_path: Path) -> None:
     kitchen, cellar = home_at(tmp_path / "kitchen"), home_at(tmp_path / "cellar")
     assert (await mesh("init", "orchard", "--name", "kitchen", home=kitchen)).code == 0
     async with daemon(kitchen):
-        token = (await mesh("invite", home=kitchen)).stdout[0]
+        token = (await mesh("invite", "--role", "sensor", home=kitchen)).stdout[0]
         assert TOKEN.fullmatch(token)
         joined = await mesh("join", token.lower(), "--name", "cellar", home=cellar)
         assert joined.code == 0, joined
         assert joined.stdout == ["cellar is now a member of mesh orchard"]
+        assert Home(cellar).credentials().certificate.roles == ("sensor",)
 
         used = await mesh("join", token, home=home_at(tmp_path / "third"))
         assert used.code == 1

@@ -100,11 +100,13 @@ def test_a_mistake_in_the_configuration_names_file_line_and_key(
         assert 'did you mean "discovery"?' in done.line
 
 
-def test_rules_that_are_not_enforced_are_refused(own_home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_in_the_rules_keeps_the_daemon_from_starting(
+    own_home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     home_at(own_home, "[[allow]]\naction = 'publish'\n")
     done = mesh_here(capfd, "daemon")
     assert done.code == 1
-    assert "allow: access rules are not enforced" in done.line
+    assert "allow[1]: has no pattern" in done.line
 
 
 def test_homes_that_cannot_be_used(own_home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

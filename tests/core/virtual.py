@@ -157,6 +157,7 @@ class VirtualNode:
             signer,
             public_key=self.member.public,
             name=name,
+            roles=certificate.get("roles", ()),
             not_before=certificate.get("not_before", int(START) - 10),
             expires=certificate.get("expires", int(START) + 86400 * 365),
             serial=1,
