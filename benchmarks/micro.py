@@ -148,7 +148,7 @@ def _reply(n: int) -> Work:
 
 
 def _sealing() -> SealingKey:
-    return SealingKey(bytes(8), bytes(32), 0.0, max_frames=1 << 40, max_bytes=1 << 60)
+    return SealingKey(bytes(8), bytes(32), 0.0, owner=_NODE, max_frames=1 << 40, max_bytes=1 << 60)
 
 
 def _seal(size: int) -> Callable[[int], Work]:
@@ -160,7 +160,7 @@ def _open(size: int) -> Callable[[int], Work]:
     def prepare(n: int) -> Work:
         # A frame opens once, so each is a fresh one.
         key, tag, ring = _sealing(), TagKey(bytes(32)).chain(_TOPIC), Keyring()
-        ring.add(_NODE, OpeningKey.from_announcement(key.announcement()))
+        ring.add(_NODE, OpeningKey.from_announcement(key.announcement(), _NODE))
         frames = [key.seal(BATCH, tag, bytes(size), 1.0) for _ in range(n)]
 
         def work() -> None:
@@ -183,6 +183,9 @@ class _Outlet:
         self._route = Route((), (Member(_NODE, 1),) if wanted else (), {})
         self._key = _sealing()
         self._tag = TagKey(bytes(32)).chain(_TOPIC)
+
+    def permit(self, topic: str) -> None:
+        pass
 
     def route(self, topic: str) -> Route:
         return self._route

@@ -96,6 +96,7 @@ class Broadcast:
             self._rng(32),
             clock,
             scope=scope,
+            owner=self._node,
             max_frames=config.key_frames,
             max_bytes=config.key_bytes,
             lifetime=config.key_lifetime,

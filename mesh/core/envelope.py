@@ -3,8 +3,8 @@
     sealing:  plaintext → epoch due? next chain → header → AEAD(key, IV xor counter, aad) → frame
     opening:  frame → header → key id → epoch → replay window → AEAD → *then* mark → plaintext
 
-The header (26 bytes, big-endian: magic, version, type, flags, key id, epoch, counter) and the tag
-chain that stands in front of the frame are associated data.  Key schedule, for each epoch e, all HKDF-SHA256
+Associated data are the tag chain that stands in front of the frame, the header (26 bytes, big-endian: magic, version,
+type, flags, key id, epoch, counter) and the node id of the key's owner, so that no frame opens as somebody else's.  Key schedule, for each epoch e, all HKDF-SHA256
 (RFC 5869) as in ``mesh.core.keys``::
 
     key_e = HKDF(chain_e, "key")   iv_e = HKDF(chain_e, "iv")   chain_{e+1} = HKDF(chain_e, "chain")
@@ -121,7 +121,8 @@ def _next_chain(chain: bytes) -> bytes:
 
 
 class SealingKey:
-    """Our own key of one scope. ``key_id`` (8) and ``chain`` (32) are random bytes, fresh for each process.
+    """Our own key of one scope. ``key_id`` (8) and ``chain`` (32) are random bytes, fresh for each process;
+    ``owner`` is our node id.
 
     An epoch ends after ``max_frames``, before ``max_bytes`` of plaintext are exceeded, or ``lifetime`` seconds
     after its beginning, whichever is first.  ``clock`` is monotonic seconds.
@@ -137,6 +138,7 @@ class SealingKey:
         "_lifetime",
         "_max_bytes",
         "_max_frames",
+        "_owner",
         "_prefixes",
         "_until",
         "key_id",
@@ -150,6 +152,7 @@ class SealingKey:
         clock: float,
         *,
         scope: str = "",
+        owner: bytes,
         cipher: int = AES_256_GCM,
         max_frames: int = 1 << 23,
         max_bytes: int = 64 << 30,
@@ -157,6 +160,7 @@ class SealingKey:
     ) -> None:
         self.key_id = key_id
         self.scope = scope
+        self._owner = owner
         self._cipher = cipher
         self._max_frames = max_frames
         self._max_bytes = max_bytes
@@ -193,7 +197,8 @@ class SealingKey:
             prefix = _HEADER.pack(MAGIC, VERSION, frame_type, 0, self.key_id, self._epoch.number, 0)[:-8]
             self._prefixes[frame_type] = prefix
         header = prefix + counter.to_bytes(8, "big")
-        return header + self._encrypt((self._iv ^ counter).to_bytes(12, "big"), plaintext, tag + header)
+        nonce = (self._iv ^ counter).to_bytes(12, "big")
+        return header + self._encrypt(nonce, plaintext, tag + header + self._owner)
 
     def announcement(self) -> KeyAnnouncement:
         """The key as it stands, for one who may read: this epoch's chain, never an older one."""
@@ -206,10 +211,11 @@ class SealingKey:
 class _OpeningEpoch(_Epoch):
     """An epoch of somebody else's key, with the counters that have been seen of it."""
 
-    __slots__ = ("decrypt", "window")
+    __slots__ = ("decrypt", "owner", "window")
 
-    def __init__(self, number: int, chain: bytes, cipher: int, window: ReplayWindow) -> None:
+    def __init__(self, number: int, chain: bytes, cipher: int, window: ReplayWindow, owner: bytes) -> None:
         super().__init__(number, chain, cipher)
+        self.owner = owner
         self.decrypt: Callable[[bytes, bytes | memoryview, bytes], bytes] = self.aead.decrypt
         self.window = window
 
@@ -221,7 +227,7 @@ class _OpeningEpoch(_Epoch):
         sealed = frame[HEADER_SIZE:] if len(frame) < _VIEW_FROM else memoryview(frame)[HEADER_SIZE:]
         try:
             plaintext = self.decrypt(
-                (self.iv ^ counter).to_bytes(12, "big"), sealed, tag + frame[:HEADER_SIZE]
+                (self.iv ^ counter).to_bytes(12, "big"), sealed, tag + frame[:HEADER_SIZE] + self.owner
             )
         except InvalidTag:
             raise RemoteProtocolError(Reason.BAD_TAG) from None
@@ -235,9 +241,9 @@ class OpeningKey:
     Holds the current epoch and the one before it (for frames in flight around the change).
     """
 
-    __slots__ = ("_cipher", "_current", "_previous", "_window", "key_id", "scope")
+    __slots__ = ("_cipher", "_current", "_owner", "_previous", "_window", "key_id", "scope")
 
-    def __init__(self, announcement: KeyAnnouncement, window: int = WINDOW) -> None:
+    def __init__(self, announcement: KeyAnnouncement, owner: bytes, window: int = WINDOW) -> None:
         if announcement.cipher not in _CIPHERS:
             raise RemoteProtocolError(Reason.BAD_MESSAGE, f"cipher {announcement.cipher}")
         if announcement.epoch > _LAST_EPOCH:
@@ -245,21 +251,28 @@ class OpeningKey:
         self.key_id = announcement.key_id
         self.scope = announcement.scope
         self._cipher = announcement.cipher
+        self._owner = owner
         self._window = window
         self._previous: _OpeningEpoch | None = None
         self._current = self._epoch(announcement.epoch, announcement.chain, announcement.counter)
 
     @classmethod
-    def from_announcement(cls, announcement: KeyAnnouncement, *, window: int = WINDOW) -> OpeningKey:
-        """The key from its owner's announcement; ``window`` is the replay window's size in frames.
+    def from_announcement(
+        cls, announcement: KeyAnnouncement, owner: bytes, *, window: int = WINDOW
+    ) -> OpeningKey:
+        """The key as its owner announced it (a node id); ``window`` is the replay window's size in frames.
 
         Raises ``RemoteProtocolError(BAD_MESSAGE)`` for a cipher or epoch that there isn't.
         """
-        return cls(announcement, window)
+        return cls(announcement, owner, window)
 
     def _epoch(self, number: int, chain: bytes, counter: int) -> _OpeningEpoch:
         return _OpeningEpoch(
-            number, chain, self._cipher, ReplayWindow.starting_at(counter, size=self._window)
+            number,
+            chain,
+            self._cipher,
+            ReplayWindow.starting_at(counter, size=self._window),
+            self._owner,
         )
 
     @property

@@ -155,7 +155,7 @@ class Receiver:
         announcement = KeyAnnouncement._make(key[:6])
         if announcement.scope and not is_valid_pattern(announcement.scope):
             raise RemoteProtocolError(Reason.BAD_MESSAGE, "scope")
-        self._broadcast.keyring.add(session.node, OpeningKey.from_announcement(announcement))
+        self._broadcast.keyring.add(session.node, OpeningKey.from_announcement(announcement, session.node))
         if announcement.scope and self._subscriber.follow_scopes():
             self._subscriber.begin_barrier(clock)
         for _ in range(len(self._held)):

@@ -161,8 +161,11 @@ def subscription(node: bytes, token: bytes, epoch: int, tag: bytes) -> bytes:
 class Key:
     """A sealing key in one epoch, the publisher's own or an announced one."""
 
-    def __init__(self, key_id: bytes, scope: str, cipher: int, epoch: int, root: bytes, counter: int) -> None:
+    def __init__(
+        self, owner: bytes, key_id: bytes, scope: str, cipher: int, epoch: int, root: bytes, counter: int
+    ) -> None:
         assert (scope, cipher) == ("", 1)
+        self.owner = owner
         self.key_id, self.epoch, self.chain, self.counter = key_id, epoch, root, counter
         self.aead, self.iv = AESGCM(hkdf(root, b"key")), hkdf(root, b"iv", 12)
 
@@ -174,7 +177,7 @@ class Key:
 
     def seal(self, kind: int, tag: bytes, plaintext: bytes) -> bytes:
         header = struct.pack(">2sBBH8sIQ", b"ZM", 1, kind, 0, self.key_id, self.epoch, self.counter)
-        frame = header + self.aead.encrypt(self.nonce(self.counter), plaintext, tag + header)
+        frame = header + self.aead.encrypt(self.nonce(self.counter), plaintext, tag + header + self.owner)
         self.counter += 1
         return frame
 
@@ -182,7 +185,7 @@ class Key:
         magic, version, kind, flags, key_id, epoch, counter = struct.unpack_from(">2sBBH8sIQ", frame)
         assert (magic, version, flags, key_id, epoch) == (b"ZM", 1, 0, self.key_id, self.epoch)
         assert counter >= self.counter, "seen before, or before our time"
-        plaintext = self.aead.decrypt(self.nonce(counter), frame[26:], tag + frame[:26])
+        plaintext = self.aead.decrypt(self.nonce(counter), frame[26:], tag + frame[:26] + self.owner)
         self.counter = counter + 1  # links keep the order: no window is needed
         return kind, plaintext
 
@@ -202,7 +205,7 @@ class Stranger:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.context.linger = 500
         self.token, self.session = token_bytes(32), token_bytes(8)
-        self.key = Key(token_bytes(8), "", 1, 0, token_bytes(32), 0)
+        self.key = Key(self.node, token_bytes(8), "", 1, 0, token_bytes(32), 0)
         self.sequence: dict[str, int] = {}
         self.entries: list[list[Any]] = []
         self.version = 0
@@ -387,7 +390,7 @@ class Stranger:
             session, answers, self.peer_token, self.peer_token_epoch = fields[:4]
             new, self.theirs = session != self.theirs, session
             self.answered = answers == self.session
-            self.peer_key = Key(*fields[7][:6])
+            self.peer_key = Key(self.peer_node, *fields[7][:6])
             if new or not self.answered:
                 self.send_attach()
         elif code == PING:

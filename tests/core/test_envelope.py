@@ -31,14 +31,14 @@ BOB = NodeId(b"b" * 16)
 TAG = b"D" + bytes(range(16)) + b"\0"
 
 
-def sealing(seed: int = 1, key_id: bytes = KEY_ID, **options: Any) -> SealingKey:
-    return SealingKey(key_id, random.Random(seed).randbytes(32), 0.0, **options)
+def sealing(seed: int = 1, key_id: bytes = KEY_ID, *, owner: NodeId = ALICE, **options: Any) -> SealingKey:
+    return SealingKey(key_id, random.Random(seed).randbytes(32), 0.0, owner=owner, **options)
 
 
 def ring(*announcements: KeyAnnouncement, owner: NodeId = ALICE) -> Keyring:
     keyring = Keyring(1024)
     for announcement in announcements:
-        keyring.add(owner, OpeningKey.from_announcement(announcement))
+        keyring.add(owner, OpeningKey.from_announcement(announcement, owner))
     return keyring
 
 
@@ -183,7 +183,7 @@ def test_a_repeated_announcement_forgets_nothing() -> None:
     keyring = ring(announcement)
     frame = key.seal(BATCH, TAG, b"once", 0.0)
     keyring.open(TAG, frame)
-    keyring.add(ALICE, OpeningKey.from_announcement(announcement))
+    keyring.add(ALICE, OpeningKey.from_announcement(announcement, ALICE))
     assert rejected(keyring, frame) is Reason.DUPLICATE
     assert len(keyring) == 1
 
@@ -257,14 +257,14 @@ def test_how_far_a_frame_may_pull_a_receiver() -> None:
     keyring.open(TAG, frames[-2])
     # … and who has missed more asks for the key again
     keyring = ring(first)
-    keyring.add(ALICE, OpeningKey.from_announcement(key.announcement()))
+    keyring.add(ALICE, OpeningKey.from_announcement(key.announcement(), ALICE))
     assert rejected(keyring, frames[-1]) is Reason.TOO_OLD
     keyring.open(TAG, key.seal(BATCH, TAG, b"", 0.0))
 
 
 def test_a_forged_epoch_moves_nothing() -> None:
     key = sealing()
-    opening = OpeningKey.from_announcement(key.announcement())
+    opening = OpeningKey.from_announcement(key.announcement(), ALICE)
     frame = bytearray(key.seal(BATCH, TAG, b"", 0.0))
     frame[14:18] = (MAX_EPOCHS_AHEAD).to_bytes(4, "big")
     with pytest.raises(RemoteProtocolError) as caught:
@@ -296,7 +296,7 @@ def test_the_last_epoch() -> None:
 @pytest.mark.parametrize("changes", [{"cipher": 3}, {"cipher": 0}, {"epoch": 1 << 32}])
 def test_announcements_that_make_no_sense(changes: dict[str, int]) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
-        OpeningKey.from_announcement(sealing().announcement()._replace(**changes))
+        OpeningKey.from_announcement(sealing().announcement()._replace(**changes), ALICE)
     assert caught.value.reason is Reason.BAD_MESSAGE
 
 
@@ -304,7 +304,7 @@ def test_the_keyring_sets_the_size_of_the_windows() -> None:
     key = sealing(max_frames=64)
     key.seal(BATCH, TAG, b"", 0.0)
     keyring = Keyring(window=8)
-    keyring.add(ALICE, OpeningKey.from_announcement(key.announcement()))
+    keyring.add(ALICE, OpeningKey.from_announcement(key.announcement(), ALICE))
     for _ in range(2):  # in this epoch, and in the next
         frames = [key.seal(BATCH, TAG, b"", 0.0) for _ in range(60)]
         keyring.open(TAG, frames[40])
@@ -338,23 +338,36 @@ def test_keys_of_an_owner_are_bounded() -> None:
     keyring = Keyring(keys_per_owner=4)
     for number in range(10):
         key = sealing(number, b"key-%04d" % number, scope=f"scope {number}")
-        keyring.add(ALICE, OpeningKey.from_announcement(key.announcement()))
-    keyring.add(BOB, OpeningKey.from_announcement(sealing(99, b"bob's id").announcement()))
+        keyring.add(ALICE, OpeningKey.from_announcement(key.announcement(), ALICE))
+    keyring.add(BOB, OpeningKey.from_announcement(sealing(99, b"bob's id").announcement(), BOB))
     assert len(keyring) == 5
     assert keyring.owner(b"key-0005") is None
     assert keyring.owner(b"key-0006") == ALICE
 
 
 def test_nobody_shuts_out_a_peer_by_taking_its_key_id() -> None:
-    key, impostor = sealing(1), sealing(2)
+    key, impostor = sealing(1), sealing(2, owner=BOB)
     for order in ((BOB, ALICE), (ALICE, BOB)):
         keyring = Keyring()
         for owner in order:
             owned = key if owner == ALICE else impostor
-            keyring.add(owner, OpeningKey.from_announcement(owned.announcement()))
+            keyring.add(owner, OpeningKey.from_announcement(owned.announcement(), owner))
         assert keyring.owner(KEY_ID) is None  # disputed
         assert keyring.open(TAG, key.seal(BATCH, TAG, b"genuine", 0.0)) == (ALICE, BATCH, b"genuine")
         assert keyring.open(TAG, impostor.seal(BATCH, TAG, b"mine", 0.0)).owner == BOB
         keyring.remove(BOB)
         assert keyring.owner(KEY_ID) == ALICE
         assert keyring.open(TAG, key.seal(BATCH, TAG, b"still", 0.0)).owner == ALICE
+
+
+def test_a_frame_opens_as_its_owners_and_nobody_elses() -> None:
+    """Who was given a key can announce it as his own: what its owner seals is still not his."""
+    key = sealing(owner=ALICE)
+    frame = key.seal(BATCH, TAG, b"alice's", 0.0)
+    stolen = ring(sealing().announcement(), owner=BOB)
+    assert rejected(stolen, frame) is Reason.BAD_TAG
+    for order in ((ALICE, BOB), (BOB, ALICE)):
+        both = Keyring()
+        for owner in order:
+            both.add(owner, OpeningKey.from_announcement(sealing().announcement(), owner))
+        assert both.open(TAG, frame).owner == ALICE

@@ -33,7 +33,6 @@ IDENTITY: dict[str, Any] = json.loads((FOLDER / "identity.json").read_text(encod
 
 CA = SigningKey.from_seed(bytes.fromhex(IDENTITY["ca_seed"]))
 MEMBER = SigningKey.from_seed(bytes.fromhex(IDENTITY["member_seed"]))
-OWNER = NodeId(bytes(16))
 NOW = 1_800_000_100
 
 
@@ -50,7 +49,9 @@ def unhex(vector: dict[str, Any], *names: str) -> list[bytes]:
 def test_vectors_of_sealing(vector: dict[str, Any]) -> None:
     root, key_id, tag, plaintext = unhex(vector, "root", "key_id", "tag", "plaintext")
     # One frame an epoch leads to the epoch quickly; in the last one the counter is set.
-    key = SealingKey(key_id, root, 0.0, cipher=vector["cipher"], max_frames=1)
+    key = SealingKey(
+        key_id, root, 0.0, owner=bytes.fromhex(vector["owner"]), cipher=vector["cipher"], max_frames=1
+    )
     for _ in range(vector["epoch"] + 1):
         key.seal(1, tag, b"", 0.0)
     assert key.announcement().chain.hex() == vector["chain"]
@@ -67,8 +68,9 @@ def test_vectors_of_opening(vector: dict[str, Any]) -> None:
     for epoch, known in ((0, root), (vector["epoch"], chain)):
         keyring = Keyring()
         announcement = KeyAnnouncement(key_id, "", vector["cipher"], epoch, known, 0)
-        keyring.add(OWNER, OpeningKey.from_announcement(announcement))
-        assert keyring.open(tag, frame) == (OWNER, vector["type"], plaintext)
+        owner = NodeId(bytes.fromhex(vector["owner"]))
+        keyring.add(owner, OpeningKey.from_announcement(announcement, owner))
+        assert keyring.open(tag, frame) == (owner, vector["type"], plaintext)
 
 
 def test_vectors_of_certificates() -> None:

@@ -112,6 +112,7 @@ def sealed(
     counter: int,
     tag: bytes,
     text: bytes,
+    owner: bytes,
 ) -> dict[str, Any]:
     chain, key, iv = epoch_of(root, epoch)
     nonce = bytes(a ^ b for a, b in zip(iv, counter.to_bytes(12, "big"), strict=True))
@@ -132,7 +133,8 @@ def sealed(
         "key": key.hex(),
         "iv": iv.hex(),
         "nonce": nonce.hex(),
-        "frame": (header + aead.encrypt(nonce, text, tag + header)).hex(),
+        "owner": owner.hex(),
+        "frame": (header + aead.encrypt(nonce, text, tag + header + owner)).hex(),
     }
 
 
@@ -142,7 +144,7 @@ def envelope() -> dict[str, Any]:
     text = b"what was published"
     return {
         "frames": [
-            sealed(root, cipher, key_id, frame_type, epoch, counter, tag, plaintext)
+            sealed(root, cipher, key_id, frame_type, epoch, counter, tag, plaintext, node_id(LINK_KEY))
             for cipher in (1, 2)
             for frame_type, epoch, counter, plaintext in (
                 (1, 0, 0, text),
