@@ -74,6 +74,9 @@ class FakeOutlet:
         self.routed = route
         self.generation += 1
 
+    def permit(self, topic: str) -> None:
+        return
+
     def route(self, topic: str) -> Route:
         return self.routed
 
