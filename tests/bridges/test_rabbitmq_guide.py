@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 import tomllib
 from pathlib import Path
 
+import trio
+
+from benchmarks import bridged
+from benchmarks.rabbitmq import SUBJECT
 from bridges.config import read_bridge
 from tests.bridges.rabbitmq_broker import Broker
+from tests.bridges.rabbitmq_client import outsider
 from tests.lab import running
 from tests.sources import ROOT
 
@@ -46,3 +52,15 @@ def test_the_guides_tables_are_read(tmp_path: Path) -> None:
         text = text.replace("/etc/zeromesh/rabbitmq-password", str(secret))
         text = re.sub(r"^tls\.ca = .*$", "", text, flags=re.MULTILINE)
         assert read_bridge(tomllib.loads(text)).kind == "rabbitmq"
+
+
+async def test_the_command_for_its_figures_measures(rabbitmq: Broker) -> None:
+    options = argparse.Namespace(count=300, size=64)
+    rounds = bridged.Rounds(SUBJECT, options)
+    url = rabbitmq.url.rstrip("/")
+    await trio.to_thread.run_sync(SUBJECT.prepare, url)
+    assert await rounds.bare("bare", url) > 0
+    assert await rounds.route("reliable", url) > 0
+    with outsider(rabbitmq.url) as client:
+        assert await client.depth("bench") == 301 + 300  # the bare client's first is not measured
+        await client.do(client.channel.queue_delete, "bench")
