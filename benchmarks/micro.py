@@ -27,6 +27,7 @@ from mesh.core.codec import decode_batch, decode_direct, encode_batch, encode_di
 from mesh.core.envelope import BATCH, OpeningKey, SealingKey
 from mesh.core.keyring import Keyring
 from mesh.core.messages import Batch, InterestEntry, ReplyMessage, RequestMessage
+from mesh.core.outgoing import Line
 from mesh.core.router import LOCAL, RESPONDER, SUBSCRIPTION, Member, Route, Router
 from mesh.core.subtrie import SubscriptionTrie
 from mesh.core.tags import TagKey
@@ -195,8 +196,16 @@ class _Outlet:
 
     def deliver_local(self, numbers: Sequence[int], batch: Batch) -> None: ...
 
-    def seal(self, topic: str, plaintext: bytes) -> tuple[bytes, bytes]:
-        return self._tag, self._key.seal(BATCH, self._tag, plaintext, 1.0)
+    def seal(self, topic: str, plaintext: bytes, kind: int) -> tuple[bytes, bytes]:
+        return self._tag, self._key.seal(kind, self._tag, plaintext, 1.0)
+
+    def line(self, topic: str) -> Line:
+        return Line(topic)
+
+    def stir(self, line: Line) -> None:
+        line.recent = True
+
+    def settle(self) -> None: ...
 
     def choose(self, group: str, members: tuple[Member, ...]) -> Member:
         return Member(LOCAL, 0)
