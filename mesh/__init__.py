@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mesh import sync as sync
     from mesh.api import open_node
     from mesh.config import Config, Limits
+    from mesh.core.effects import Incident
     from mesh.core.topic import Pattern
     from mesh.errors import (
         ConfigError,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         ValueEncodingError,
     )
     from mesh.node.inbox import LossWatch
+    from mesh.node.incidents import IncidentWatch
     from mesh.node.message import (
         Message,
         MessagesLost,
@@ -71,6 +73,8 @@ __all__ = [
     "CredentialError",
     "ForkError",
     "Limits",
+    "Incident",
+    "IncidentWatch",
     "LossWatch",
     "MeshError",
     "Message",
@@ -136,7 +140,9 @@ _PLACES = {
         "UnknownPeer",
         "ValueEncodingError",
     ),
+    "mesh.core.effects": ("Incident",),
     "mesh.node.inbox": ("LossWatch",),
+    "mesh.node.incidents": ("IncidentWatch",),
     "mesh.node.message": (
         "Message",
         "MessagesLost",

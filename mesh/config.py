@@ -37,6 +37,7 @@ class Limits:
     """What a peer can make grow, and how far. The reason stands beside each."""
 
     peers: int = 256  # a flat full mesh is meant for some 200 nodes
+    nodes_per_member: int = 128  # half of them: no member can fill the table and shut the others out
     subscriptions_per_peer: int = 4096  # about 1 MiB of patterns a peer
     topic_bytes: int = 256  # a level chain that long is a mistake, not a topic
     frame_bytes: int = 1 << 20  # MAXMSGSIZE: an outsider's 1 GiB frame costs nothing

@@ -48,6 +48,7 @@ CORE: list[str] = [
     "join",
     "handshake",
     "strikes",
+    "pace",
     "interest",
     "sequence",
     "reorder",

@@ -112,6 +112,7 @@ class Engine:
             self.access,
             self._effects,
             self.rejected_from,
+            clock,
         )
         self.standing = Standing(
             papers.ca_public_key,

@@ -46,7 +46,6 @@ __all__ = ["Attached", "Links"]
 
 _ANY_TOKEN: Final = 1 << 64
 """Later than the epoch of any token."""
-
 _DEPARTED: Final = 1024  # tombstones: node ids that said goodbye, so that gossip does not dial them again
 
 
@@ -98,7 +97,7 @@ class Links:
             return False
         session = self.sessions.get(node)
         if session is None:
-            if len(self.sessions) >= self._config.limits.peers:
+            if not self._room_for(who):
                 return False
             session = Session(who, Liveness(self._timing, clock), self._config.limits.subscriptions_per_peer)
             session.attach_deadline = clock + self._config.attach_timeout
@@ -114,6 +113,11 @@ class Links:
         elif not session.joined:
             session.expected = choose_address(who.record.addresses, host=host) is not None
         return True
+
+    def _room_for(self, who: Introduced) -> bool:
+        limits, key = self._config.limits, who.certificate.public_key
+        of_it = sum(each.introduced.certificate.public_key == key for each in self.sessions.values())
+        return len(self.sessions) < limits.peers and of_it < limits.nodes_per_member
 
     def renew(self, session: Session, who: Introduced, clock: float) -> None:
         """The peer's newest record. An address that we use and that is gone from it is worth a doubt."""

@@ -22,6 +22,7 @@ from mesh.core.effects import Effect, Incident, SendDirect
 from mesh.core.envelope import BARRIER, KEPT, LAST, TAIL, OpeningKey
 from mesh.core.links import Links
 from mesh.core.messages import Batch, KeyAnnouncement, KeyWantedMessage
+from mesh.core.pace import TokenBucket
 from mesh.core.router import Router
 from mesh.core.session import Session
 from mesh.core.strikes import Strikes
@@ -35,6 +36,10 @@ QUIET: Final = 0.05
 """Seconds between two notes of a peer's sign of life: noting each frame would cost more than it tells."""
 
 _HELD: Final = 1.0  # seconds for which a frame of an unknown key is held
+_QUESTIONS: Final = 8.0
+"""Unknown keys a second that every peer is asked for: whoever can write on a connection to a publisher can make up
+any number of them, and each question goes to all."""
+
 _KEY_ID: Final = slice(6, 14)  # where the header has it (``envelope``)
 
 
@@ -64,6 +69,7 @@ class Receiver:
         access: Access,
         effects: list[Effect],
         rejected: Callable[[Session | None, Reason, float], None],
+        clock: float,
     ) -> None:
         self._config = config
         self._broadcast = broadcast
@@ -77,6 +83,7 @@ class Receiver:
         self._held: deque[tuple[float, bytes, bytes]] = deque()
         self._keys_wanted: dict[bytes, float] = {}
         self._released: list[tuple[bytes, bytes]] = []
+        self._asked = TokenBucket(_QUESTIONS, clock)
         self._forged = Strikes()  # frames that did not authenticate, whoever sent them
 
     def received(self, tag: bytes, frame: bytes, clock: float) -> Delivery | None:
@@ -124,7 +131,8 @@ class Receiver:
         if session is None and reason is Reason.UNKNOWN_KEY:
             if len(self._held) < self._config.limits.unknown_key_frames:
                 self._held.append((clock, tag, frame))
-                self._want_key(key_id, list(self._links.sessions.values()), clock)
+                if self._asked.take(clock):
+                    self._want_key(key_id, list(self._links.sessions.values()), clock)
                 return
         elif session is None:
             # It did not authenticate, so it accuses nobody: whoever can write on any of our connections to

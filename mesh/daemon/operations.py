@@ -119,7 +119,7 @@ class Operations:
             "discovery": [asdict(status) for status in node.discovery_status.values()],
             "refusals": dict(node.refusals),
             "bridges": [bridge.plain() for bridge in statistics.bridges.values()],
-            "denials": [[*denied, rule] for denied, rule in node.denials.items()],
+            "denials": [[*denied, rule] for denied, rule in statistics.denied.items()],
             "counters": {
                 key: getattr(statistics, key)
                 for key in ("published", "received", "delivered", "lost", "dropped", "repaired", "rejected")

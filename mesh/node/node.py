@@ -27,6 +27,7 @@ from mesh.discovery.base import Discovery, Status
 from mesh.errors import ConfigError, ForkError, NodeClosed, NoResponders
 from mesh.node.background import background
 from mesh.node.inbox import LossWatch
+from mesh.node.incidents import IncidentWatch
 from mesh.node.keeping import keep
 from mesh.node.lookout import Lookout
 from mesh.node.message import Peer
@@ -164,6 +165,11 @@ class Node:
         """An async iterator of ``MessagesLost``: each range of messages that will never come, as it is noticed."""
         self._check_open()
         return self._board.inbox.watch()
+
+    def watch_incidents(self) -> IncidentWatch:
+        """An async iterator of ``Incident``: what the log warns of, such as forged frames and denied acts."""
+        self._check_open()
+        return self._board.incidents.watch()
 
     async def wait_for_peers(self, n: int = 1) -> None:
         """Return when at least ``n`` peers are in the mesh."""
@@ -355,11 +361,6 @@ class Node:
     def answer_joins(self, answerer: JoinAnswerer | None) -> None:
         """Let ``answerer`` answer newcomers with a token (None: nobody does)."""
         self._engine.introductions.join_answerer = answerer
-
-    @property
-    def denials(self) -> Mapping[tuple[str, str, str], str]:
-        """What rules denied: (member, action, topic or pattern) → which rule, for ``mesh doctor``."""
-        return MappingProxyType(dict(self._engine.access.denials))
 
     @property
     def refusals(self) -> Mapping[str, str]:

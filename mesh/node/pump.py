@@ -43,6 +43,7 @@ class Consumer(Protocol):
     def peer_changed(self, change: do.PeerChanged) -> None: ...
     def ponged(self, peer: NodeId, token: int, rtt: float | None) -> None: ...
     def credentials_changed(self, change: Change) -> None: ...
+    def incident(self, incident: do.Incident) -> None: ...
     def progressed(self) -> None: ...
 
 
@@ -84,7 +85,7 @@ class Pump:
             do.PeerChanged: consumer.peer_changed,
             do.RevocationsAdopted: consumer.credentials_changed,
             do.CertificateRenewed: consumer.credentials_changed,
-            do.Incident: lambda e: log.warning("%s: %s", e.kind, e.detail),
+            do.Incident: consumer.incident,
         }
 
     # -- transport events --------------------------------------------------------

@@ -54,7 +54,8 @@ class Statistics:
     ``repaired`` are messages, ``lost`` and ``dropped`` with their break-down beside them; ``awaited`` are those of
     reliable publishers that are missing and asked for, or wait behind such; ``rejected`` is frames;
     ``congested`` counts frames that were sent past a subscriber whose pipe stayed full. ``bridges`` is what the
-    bridges that run on this node tell of themselves, by name.
+    bridges that run on this node tell of themselves, by name. ``denied`` is what rules denied lately: (member, action,
+    topic or pattern) → which rule.
     """
 
     published: int
@@ -77,6 +78,7 @@ class Statistics:
     peers: Mapping[str, PeerStatistics]
     subscriptions: tuple[SubscriptionStatistics, ...]
     bridges: Mapping[str, Any]
+    denied: Mapping[tuple[str, str, str], str]
 
 
 def collect(board: Switchboard, mechanisms: Sequence[Discovery], bridges: Mapping[str, object]) -> Statistics:
@@ -107,6 +109,7 @@ def collect(board: Switchboard, mechanisms: Sequence[Discovery], bridges: Mappin
         ),
         subscriptions=subscriptions,
         bridges=MappingProxyType(bridges),
+        denied=MappingProxyType(dict(engine.access.denials)),
     )
 
 

@@ -41,6 +41,7 @@ from mesh.errors import ConfigError, MeshError, PeerGone
 from mesh.node.caller import Caller
 from mesh.node.credentials import Change, NodeCredentials
 from mesh.node.inbox import Inbox, Turns
+from mesh.node.incidents import Incidents
 from mesh.node.message import Peer
 from mesh.node.outbox import Outbox
 from mesh.node.presence import Presence
@@ -79,6 +80,7 @@ class Switchboard:
         self.presence = Presence(self.engine, own, self._peer_left)
         self.closed: MeshError | None = None
         self.credentials = NodeCredentials(self.engine.standing, self.pump.apply)
+        self.incidents = Incidents()
 
     def close(self, reason: MeshError) -> None:
         """From now on everything is refused; who waits for something is told in ``release``."""
@@ -99,6 +101,7 @@ class Switchboard:
         self.publishing.airlock.close()
         self.outbox.close()
         self.presence.close()
+        self.incidents.close()
         self.inbox.losses.end()
 
     # -- subscriptions and responders of ours -----------------------------------------
@@ -246,6 +249,9 @@ class Switchboard:
         self.inbox.forget(node)
         self.publishing.forget(node)
         self.outbox.forget(node)
+
+    def incident(self, incident: do.Incident) -> None:
+        self.incidents.happened(incident)
 
     def credentials_changed(self, change: Change) -> None:
         self.credentials.changed(change)

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Final, Protocol
 import trio
 
 from mesh.node.inbox import LossWatch
+from mesh.node.incidents import IncidentWatch
 from mesh.node.node import Node
 from mesh.node.posting import Post, Posting, judge_node, judge_publisher
 from mesh.node.presence import PeerWatch
@@ -35,7 +36,7 @@ PUBLIC: Final[dict[type, tuple[str, ...]]] = {
     Node: (
         "id", "name", "endpoints", "peers", "config", "refusals",
         "publish", "publisher", "subscribe", "request", "request_many", "serve",
-        "watch_peers", "watch_losses", "wait_for_peers", "ping", "supervise", "add_seed", "statistics",
+        "watch_peers", "watch_losses", "watch_incidents", "wait_for_peers", "ping", "supervise", "add_seed", "statistics",
     ),
     Subscription: (
         "pattern", "group", "buffer", "overflow",
@@ -44,6 +45,7 @@ PUBLIC: Final[dict[type, tuple[str, ...]]] = {
     Publisher: ("topic", "publish", "publish_nowait", "flush", "wait_for_subscribers"),
     PeerWatch: ("dropped",),
     LossWatch: ("dropped",),
+    IncidentWatch: ("dropped",),
 }  # fmt: skip
 """The names that a face shows. A class that isn't here shows only that it can be entered or iterated."""
 

@@ -23,12 +23,13 @@ import trio
 import zmq
 
 from mesh.config import Limits
+from mesh.core.pace import TokenBucket
 from mesh.core.types import NodeId
 from mesh.transport.base import TransportEvents
 from mesh.transport.endpoints import is_own_unix_peer, peer_host, without_zone
 from mesh.transport.zmqsocket import ZmqSocket
 
-__all__ = ["BROADCAST", "DIRECT", "INTRO", "Gate", "TokenBucket"]
+__all__ = ["BROADCAST", "DIRECT", "INTRO", "Gate"]
 
 INTRO: Final = b"intro"
 DIRECT: Final = b"direct"
@@ -37,24 +38,6 @@ BROADCAST: Final = b"broadcast"
 _ENDPOINT: Final = "inproc://zeromq.zap.01"
 _BURST: Final = 64
 _FIELDS: Final = 8  # routing id, empty, version, request id, domain, address, identity, mechanism
-
-
-class TokenBucket:
-    """At most ``rate`` a second on average, and as many at once. ``clock`` is monotonic seconds."""
-
-    def __init__(self, rate: float, clock: float) -> None:
-        self._rate = rate
-        self._tokens = rate
-        self._filled = clock
-
-    def take(self, clock: float) -> bool:
-        """Whether one more is within the rate; if so it is counted."""
-        self._tokens = min(self._rate, self._tokens + (clock - self._filled) * self._rate)
-        self._filled = clock
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
 
 
 class Gate:

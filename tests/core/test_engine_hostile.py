@@ -7,9 +7,12 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mesh.config import Config, Limits
 from mesh.core import messages
 from mesh.core.codec import encode_direct, encode_intro
+from mesh.core.effects import SendDirect
 from mesh.core.engine import Engine
+from mesh.core.identity import SigningKey
 from mesh.core.messages import DIRECT, INTRO
 from tests.core.virtual import World
 
@@ -141,3 +144,32 @@ def test_the_tables_are_complete() -> None:
     for _, forms in [*INTRO.values(), *DIRECT.values()]:
         for form in forms:
             assert any(form(candidate) for candidate in CANDIDATES)
+
+
+def test_one_member_cannot_fill_the_table() -> None:
+    world = World(14)
+    a = world.add("a", Config.lan(limits=Limits(peers=8, nodes_per_member=3)))
+    member = SigningKey.from_seed(b"m" * 32)
+    crowd = [world.add(f"again{number}", member=member) for number in range(5)]
+    honest = world.add("honest")
+    for node in (*crowd, honest):
+        node.engine.hint(a.id, [a.addresses[0].intro], world.clock)
+        node.carry_out()
+    world.run(2.0)
+    assert "honest" in a.peers
+    assert len(a.peers) == 4
+    assert a.engine.rejected["too_many"] > 0
+
+
+def test_unknown_keys_lead_to_few_questions() -> None:
+    world = World(15)
+    a = world.add("a")
+    for name in "bcd":
+        world.add(name)
+    world.meet()
+    a.engine.take_effects()
+    for number in range(1000):
+        frame = b"ZM\x01\x01\x00\x00" + number.to_bytes(8, "big") + bytes(12) + bytes(40)
+        assert a.engine.broadcast_received(b"D", frame, world.clock) is None
+    asked = [e for e in a.engine.take_effects() if isinstance(e, SendDirect)]
+    assert 0 < len(asked) <= 8 * 3

@@ -59,6 +59,7 @@ async def both(folder: Path, rules: str = RULES) -> AsyncIterator[tuple[mesh.Nod
 
 async def test_what_a_member_may_and_may_not(tmp_path: Path) -> None:
     async with both(tmp_path) as (kitchen, cellar):
+        incidents = kitchen.watch_incidents()
         # Our own acts: refused at the call, with the rule.
         with pytest.raises(mesh.NotAuthorized, match=r"allow\[1\].*role hr") as caught:
             await kitchen.publish("payroll/june", 1)
@@ -78,7 +79,11 @@ async def test_what_a_member_may_and_may_not(tmp_path: Path) -> None:
                 await cellar.request("door/open", timeout=PATIENCE)
             assert caught.value.action == "request"
             assert await kitchen.request("door/open", timeout=PATIENCE) == "open"
-        assert ("cellar", "request", "door/open") in kitchen.denials
+        with trio.fail_after(PATIENCE):
+            incident = await anext(incidents)
+        assert incident.kind == "not authorized"
+        assert incident.detail.startswith("cellar may not request 'door/open' (allow[2]: ")
+        assert ("cellar", "request", "door/open") in kitchen.statistics().denied
         assert kitchen.statistics().rejected_by_reason["not_authorized"] == 1
         assert "kitchen" in {peer.name for peer in cellar.peers.values()}  # denied, and not cut off
 

@@ -9,8 +9,9 @@ import trio
 import zmq
 
 from mesh.config import Limits
+from mesh.core.pace import TokenBucket
 from mesh.core.types import NodeId, node_id
-from mesh.transport.zap import Gate, TokenBucket
+from mesh.transport.zap import Gate
 from mesh.transport.zmqsocket import open_context, terminate
 from tests.transport.contract import Recorder
 

@@ -13,11 +13,12 @@ import pytest
 import trio
 import zmq
 
+from mesh.core.pace import TokenBucket
 from mesh.core.types import node_id
 from mesh.errors import TransportError
 from mesh.transport import zmqsocket
 from mesh.transport.base import Bound, TransportEvents
-from mesh.transport.zap import Gate, TokenBucket
+from mesh.transport.zap import Gate
 from mesh.transport.zmqtransport import ZmqTransport
 from tests.transport.contract import (
     CONFIG,
