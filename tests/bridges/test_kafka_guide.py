@@ -30,6 +30,12 @@ async def test_the_guides_programs_print_what_it_says(kafka: Broker, tmp_path: P
     inside, outside = (text.splitlines() for text in fences("text"))
     await create(kafka.address, "home.kitchen.temperature", "commands.light")
     environment = {"MESH_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    (session,) = fences("console")
+    prompt, *expected = session.replace("127.0.0.1:9092", kafka.address).splitlines()
+    command = [Path(sys.executable).with_name("mesh"), *prompt.removeprefix("$ mesh ").split()]
+    async with running(command, cwd=tmp_path, env=environment) as program:
+        assert await program.wait(within=WITHIN) == 0, program.report()
+        assert program.stdout == expected
     async with running([sys.executable, "bridge.py"], cwd=tmp_path, env=environment) as bridge:
         # Commands of before the bridge came are past for it, so one is sent until it has had enough.
         while bridge.process.poll() is None:
@@ -47,4 +53,5 @@ def test_the_guides_tables_are_read(tmp_path: Path) -> None:
         # Files of the reader's machine.
         text = text.replace("/etc/zeromesh/kafka-password", str(secret))
         text = re.sub(r"^tls\.ca = .*$", "", text, flags=re.MULTILINE)
-        assert read_bridge(tomllib.loads(text)).kind == "kafka"
+        for table in tomllib.loads(text)["bridge"]:
+            assert read_bridge(table).kind == "kafka"
