@@ -36,7 +36,7 @@ from bridges.settings import BridgeSettings, ExportRoute, ImportRoute
 
 __all__ = ["KafkaBroker"]
 
-GRACE: Final = 2.0
+GRACE: Final = 1.0
 """Seconds that all brokers may be away without anybody being told: a restart of one that is alone takes longer,
 a connection that is cut and made again does not."""
 

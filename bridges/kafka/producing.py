@@ -33,6 +33,9 @@ STEP: Final = 1.0
 PARTITION: Final = "partition"
 """The template of a route that names the partition."""
 
+ANY: Final = -1
+"""The partition that librdkafka chooses, by the key (``RD_KAFKA_PARTITION_UA``). A timestamp of 0 is now."""
+
 
 class _Batch:
     """Messages under way together. ``reported`` is the thread's to write, ``expected`` Trio's; each only grows."""
@@ -137,11 +140,8 @@ class Producing(Worker):
 
     def _produced(self, message: BrokerMessage, report: Callable[..., None]) -> bool:
         """Whether librdkafka took it; it has no room if not. Raises what it will never take."""
-        where: dict[str, Any] = {}
-        if PARTITION in message.filled:
-            where["partition"] = _partition(message.filled[PARTITION])
-        if message.timestamp is not None:
-            where["timestamp"] = int(message.timestamp * 1000)
+        filled = message.filled
+        partition = _partition(filled[PARTITION]) if PARTITION in filled else ANY
         headers: Any = flatten(message)
         try:
             self.producer.produce(
@@ -150,7 +150,8 @@ class Producing(Worker):
                 message.key or None,
                 on_delivery=report,
                 headers=headers,
-                **where,
+                partition=partition,
+                timestamp=0 if message.timestamp is None else int(message.timestamp * 1000),
             )
         except BufferError:
             return False
