@@ -10,7 +10,7 @@ from mesh.core.messages import CertificateMessage, CertificateWantedMessage
 from mesh.core.types import CredentialRejected
 from tests.core.virtual import START, VirtualNode, World
 
-HOUR = 3600
+MINUTE, HOUR = 60, 3600
 
 
 def certificate_of(world: World, node: VirtualNode, serial: int, *, days: float = 365) -> bytes:
@@ -41,16 +41,16 @@ def test_a_certificate_is_renewed_while_everything_runs() -> None:
     world = World(1)
     world.add("ca")
     world.add("b")
-    world.add("short", expires=int(START) + 3 * HOUR)
+    world.add("short", expires=int(START) + 20 * MINUTE)
     asked = authority(world)
     world.meet()
-    world.run(1.5 * HOUR)
+    world.run(10 * MINUTE)
     assert asked == []  # it is not in its last third yet
-    world.run(2 * HOUR)
+    world.run(10 * MINUTE)
     assert asked == ["short"]
     [renewed] = world.nodes["short"].renewed
     assert read_certificate(renewed, world.ca.public).serial == 2
-    world.run(5 * HOUR)
+    world.run(20 * MINUTE)
     for node in world.nodes.values():
         assert node.peers == {"ca", "b", "short"} - {node.name}
         assert ("left", "short") not in node.events
