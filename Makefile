@@ -2,6 +2,7 @@
 
 VENV ?= .venv
 PYTEST_ARGS ?=
+SEEDS ?= 100
 
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
@@ -9,7 +10,7 @@ DEV := $(VENV)/.installed-dev
 # Variables of make are not commands' business, but these two are tools/venv.sh's.
 export VENV PYTHON
 
-.PHONY: help demo test pytest lint types format bench clean
+.PHONY: help demo test pytest simulate lint types format bench clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -22,6 +23,9 @@ test: lint types pytest ## everything CI asks: lint, types, tests with coverage
 
 pytest: $(DEV) ## the tests alone, with coverage (PYTEST_ARGS=… for more)
 	@$(VENV)/bin/python -m pytest -q --cov --cov-report=term $(PYTEST_ARGS)
+
+simulate: $(DEV) ## a mesh of engines in trouble, on a virtual network (SEEDS=100)
+	@$(VENV)/bin/python -m tests.simulation --seeds $(SEEDS)
 
 lint: $(DEV) ## ruff: rules and format
 	@$(VENV)/bin/ruff check --quiet .

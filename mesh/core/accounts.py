@@ -209,6 +209,7 @@ class Accounts:
         publisher = self._publishers.get(node)
         if publisher is not None:
             publisher.plain.unsettle()
+        self.catchups.met(node)
 
     def unsettled(self, version: int) -> bool:
         """Whether some peer has yet to say where its streams stand for our interests up to ``version``."""
@@ -249,6 +250,7 @@ class Accounts:
 
     def ended(self, node: NodeId, clock: float) -> None:
         """The peer has no session any more. If it said goodbye, it never comes back."""
+        self.catchups.away(node)
         publisher = self._publishers.get(node)
         if publisher is None:
             return

@@ -82,7 +82,7 @@ class CatchUps:
     # -- what arrives -----------------------------------------------------------------
 
     def met(self, node: NodeId) -> None:
-        """A publisher that has not been heard before, or from which we have had nothing for long."""
+        """A publisher that is heard for the first time, or has a new session."""
         if self._latest > self._caught.get(node, -1):
             self.behind.add(node)
 
@@ -101,6 +101,7 @@ class CatchUps:
 
     def _begin(self, node: NodeId, topic: str, number: int) -> CatchUp:
         catching = self._active.setdefault(node, {})[topic, number] = CatchUp()
+        self.behind.add(node)  # what is live waits behind it
         return catching
 
     def _finished(self, node: NodeId, topic: str, number: int, catching: CatchUp) -> list[Step]:
@@ -197,6 +198,11 @@ class CatchUps:
         if catching is not None:
             self._end(node, topic, number)
             self._deliver(node, number, catching.give_up())
+
+    def away(self, node: NodeId) -> None:
+        """The publisher has no session any more; what has begun with it may go on when it is back (``met``)."""
+        if node not in self._active:
+            self.behind.discard(node)
 
     def departed(self, node: NodeId) -> None:
         """The publisher said goodbye."""
