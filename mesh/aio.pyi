@@ -51,6 +51,15 @@ class Node:
         to: Peer | str | None = ...,
         headers: Mapping[str, str] | None = ...,
     ) -> Any: ...
+    async def request_one(
+        self,
+        topic: str,
+        value: Any = ...,
+        *,
+        timeout: float | None = ...,
+        to: Peer | str | None = ...,
+        headers: Mapping[str, str] | None = ...,
+    ) -> Reply: ...
     def request_many(
         self,
         topic: str,

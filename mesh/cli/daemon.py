@@ -37,6 +37,15 @@ def daemon(
             show_default=False,
         ),
     ] = None,
+    http: Annotated[
+        str | None,
+        typer.Option(
+            "--http",
+            metavar="HOST:PORT",
+            help="Serve browsers and scripts here (else as [http] of the file says, else not).",
+            show_default=False,
+        ),
+    ] = None,
     home: HomeOption = None,
     verbose: VerboseOption = 0,
 ) -> int:
@@ -49,6 +58,7 @@ def daemon(
     \b
     Examples:
       mesh daemon
+      mesh daemon --http 127.0.0.1:7480
       mesh daemon --name kitchen --config /etc/zeromesh/mesh.toml
     """
     import trio
@@ -56,10 +66,12 @@ def daemon(
     from mesh.cli.base import bridge_settings, usage
     from mesh.daemon.daemon import Daemon
     from mesh.settings import Settings, load
-    from mesh.settings.forms import reject_name
+    from mesh.settings.forms import host_port, reject_name
 
     if name is not None and (wrong := reject_name(name)):
         usage(f"--name {name!r}: {wrong}")
+    if http is not None and (wrong := host_port(http)):
+        usage(f"--http {http!r}: {wrong}")
     # Held back until the daemon is up, so that a failure to start is one line.
     log = set_up_logging(verbose, default=logging.INFO, hold=True)
     where = at_home(home)
@@ -82,6 +94,7 @@ def daemon(
         where,
         settings,
         name=name,
+        http=http,
         file=file,
         announce=announce,
         set_log_level=set_log_level,

@@ -1,7 +1,8 @@
 """``mesh daemon``: this machine's node in the foreground, under one nursery.
 
     home's lock → open_node (the configured endpoints, and a Unix socket for local programs)
-        → control socket → admission of newcomers → ``ready`` → until SIGTERM or SIGINT → drained, closed
+        → control socket → admission of newcomers → web gateway → ``ready`` → until SIGTERM or SIGINT
+        → drained, closed
 
 SIGHUP reads the configuration again: new seeds are dialled and the log level is set at once; whatever else
 changed is named in the log as wanting a restart.  Other programs of this home find the daemon by the
@@ -26,10 +27,11 @@ import mesh
 from mesh.daemon import notify
 from mesh.daemon.control import Control
 from mesh.daemon.operations import Operations, control_socket
+from mesh.daemon.web import serve_web
 from mesh.errors import MeshError, TransportError
 from mesh.home import Admission, Home
 from mesh.node.message import PeerJoined, PeerLeft
-from mesh.settings import ReadBridge, Settings, load
+from mesh.settings import HttpSettings, ReadBridge, Settings, load
 
 __all__ = ["DEFAULT_LISTEN", "STOP_WITHIN", "Daemon"]
 
@@ -45,7 +47,8 @@ _log = logging.getLogger(__name__)
 class Daemon:
     """One run of the daemon.
 
-    ``file`` is the configuration to read again on SIGHUP (None: there is none). ``announce`` is called
+    ``http`` is where the web gateway listens, whatever the settings say. ``file`` is the configuration to read
+    again on SIGHUP (None: there is none). ``announce`` is called
     once with the line that says that it is ready, ``set_log_level`` with the level of the configuration.
     ``read_bridge`` makes what reads the bridges' tables of one file, when it is read again.
     """
@@ -56,19 +59,28 @@ class Daemon:
         settings: Settings,
         *,
         name: str | None = None,
+        http: str | None = None,
         file: Path | None = None,
         announce: Callable[[str], None],
         set_log_level: Callable[[str], None] = lambda level: None,
         read_bridge: Callable[[], ReadBridge] | None = None,
     ) -> None:
         self._home = home
-        self._settings = settings
+        self._http = http
+        self._settings = self._with_http(settings)
         self._name = name
         self._file = file
         self._announce = announce
         self._set_log_level = set_log_level
         self._read_bridge = read_bridge
         self._stopping = trio.Event()
+
+    def _with_http(self, settings: Settings) -> Settings:
+        if self._http is None:
+            return settings
+        return dataclasses.replace(
+            settings, http=dataclasses.replace(settings.http or HttpSettings(), listen=self._http)
+        )
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. Raises ``MeshError`` for what keeps it from starting."""
@@ -89,8 +101,10 @@ class Daemon:
                 )
                 nursery.start_soon(self._watch_peers, node)
                 async with self._bridges(node):
-                    self._announce(f"ready {node.name} {node.id} {' '.join(node.endpoints)}")
-                    self._say_what_is_left_out()
+                    web: list[str] = []
+                    if self._settings.http is not None:
+                        web = await nursery.start(serve_web, node, self._home, self._settings.http)
+                    self._announce(f"ready {node.name} {node.id} {' '.join((*node.endpoints, *web))}")
                     notify.ready(self._status(node))
                     await self._heed(signals, node)
                     notify.stopping()
@@ -160,10 +174,6 @@ class Daemon:
         for plane in ("intro", "direct", "broadcast"):
             (self._home.path / "run" / f"daemon.{plane}").unlink(missing_ok=True)
 
-    def _say_what_is_left_out(self) -> None:
-        if self._settings.http is not None:
-            _log.warning("%s: [http]: this version has no gateway; left out", self._settings.file)
-
     # -- running --------------------------------------------------------------------------
 
     async def _watch_peers(self, node: mesh.Node) -> None:
@@ -193,7 +203,7 @@ class Daemon:
             _log.info("there is no configuration file to read again")
             return
         try:
-            new = load(self._file, read_bridge=self._read_bridge and self._read_bridge())
+            new = self._with_http(load(self._file, read_bridge=self._read_bridge and self._read_bridge()))
         except MeshError as error:
             _log.error("not reloaded: %s", error)
             return

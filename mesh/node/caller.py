@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, NoReturn, Protocol, Self
 
 import trio
 
@@ -207,6 +207,29 @@ class Caller:
         headers: Mapping[str, str] | None,
     ) -> Any:
         """One reply's value. A responder that has not touched the request is passed over."""
+        return self._value_of(*await self._ask(topic, value, timeout, members, headers))
+
+    async def request_one(
+        self,
+        topic: str,
+        value: Any,
+        *,
+        timeout: float,
+        members: Sequence[Member],
+        headers: Mapping[str, str] | None,
+    ) -> Reply:
+        """One reply as a whole."""
+        call, answer = await self._ask(topic, value, timeout, members, headers)
+        return self._reply(call, answer) or self._no_value(call)
+
+    async def _ask(
+        self,
+        topic: str,
+        value: Any,
+        timeout: float,
+        members: Sequence[Member],
+        headers: Mapping[str, str] | None,
+    ) -> tuple[_Call, ReplyMessage]:
         kind, data = encode(value, self._network.config)
         clock = trio.current_time()
         deadline = clock + timeout
@@ -227,7 +250,7 @@ class Caller:
                     continue
                 answer = await call.next()
                 if isinstance(answer, ReplyMessage):
-                    return self._value_of(call, answer)
+                    return call, answer
                 if isinstance(answer, ErrorMessage) and answer.type_name in REFUSALS and left:
                     continue
                 raise self._error(call, answer)
@@ -237,9 +260,12 @@ class Caller:
 
     def _value_of(self, call: _Call, answer: ReplyMessage) -> Any:
         if answer.data is None:
-            peer = self._network.peer(call.member.peer)
-            raise RemoteError("StopAsyncIteration", "the stream ended without a value", peer.id)
+            self._no_value(call)
         return read_value(answer.kind, answer.data)
+
+    def _no_value(self, call: _Call) -> NoReturn:
+        peer = self._network.peer(call.member.peer)
+        raise RemoteError("StopAsyncIteration", "the stream ended without a value", peer.id)
 
     # -- many replies ------------------------------------------------------------------
 

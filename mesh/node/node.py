@@ -21,10 +21,10 @@ from mesh.core.handshake import Papers
 from mesh.core.introductions import JoinAnswerer
 from mesh.core.keys import derive
 from mesh.core.messages import DirectedMessage
-from mesh.core.router import Member
-from mesh.core.topic import check_pattern, check_program_pattern, check_program_topic, check_topic
+from mesh.core.topic import check_pattern, check_program_pattern, check_program_topic
 from mesh.discovery.base import Discovery, Status
-from mesh.errors import ConfigError, ForkError, NodeClosed, NoResponders
+from mesh.errors import ConfigError, ForkError, NodeClosed
+from mesh.node.answering import one_a_peer, responders
 from mesh.node.background import background
 from mesh.node.inbox import LossWatch
 from mesh.node.incidents import IncidentWatch
@@ -273,16 +273,6 @@ class Node:
 
     # -- request and serve ------------------------------------------------------------
 
-    def _members(self, topic: str, to: Peer | str | None) -> tuple[Member, ...]:
-        self._engine.access.check("request", check_topic(topic))
-        members = self._engine.router.responders(topic)
-        if to is not None:
-            node = self._presence.resolve(to)
-            members = tuple(member for member in members if member.peer == node)
-        if not members:
-            raise NoResponders(topic)
-        return members
-
     async def request(
         self,
         topic: str,
@@ -297,14 +287,22 @@ class Node:
         ``timeout`` is in seconds. Raises ``NoResponders`` (at once), ``RequestTimeout``,
         ``RemoteError`` (the handler raised), ``PeerGone`` (it died meanwhile: it may or may not have acted).
         """
+        members = responders(self._engine, self._presence, topic, to)
+        return await self._caller.request(topic, value, members=members, **self._asking(timeout, headers))
+
+    async def request_one(
+        self,
+        topic: str,
+        value: Any = None,
+        *,
+        timeout: float | None = None,
+        to: Peer | str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """As ``request``, with the reply as a whole: its ``value``, ``sender`` and ``headers``."""
         self._check_open()
-        return await self._caller.request(
-            topic,
-            value,
-            timeout=self.config.request_timeout if timeout is None else timeout,
-            members=self._members(topic, to),
-            headers=check_headers(headers, self.config),
-        )
+        members = responders(self._engine, self._presence, topic, to)
+        return await self._caller.request_one(topic, value, members=members, **self._asking(timeout, headers))
 
     def request_many(
         self,
@@ -319,16 +317,12 @@ class Node:
         Entering raises ``NoResponders`` if there is none. A reply carries a value or an ``error``.
         """
         self._check_open()
-        return self._caller.request_many(
-            topic,
-            value,
-            timeout=self.config.request_timeout if timeout is None else timeout,
-            members=self._one_a_peer(topic),
-            headers=check_headers(headers, self.config),
-        )
+        members = one_a_peer(self._engine, self._presence, topic)
+        return self._caller.request_many(topic, value, members=members, **self._asking(timeout, headers))
 
-    def _one_a_peer(self, topic: str) -> list[Member]:
-        return list({member.peer: member for member in self._members(topic, None)}.values())
+    def _asking(self, timeout: float | None, headers: Mapping[str, str] | None) -> Any:
+        patience = self.config.request_timeout if timeout is None else timeout
+        return {"timeout": patience, "headers": check_headers(headers, self.config)}
 
     async def serve(
         self,

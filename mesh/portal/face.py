@@ -35,7 +35,7 @@ BATCH: Final = 512
 PUBLIC: Final[dict[type, tuple[str, ...]]] = {
     Node: (
         "id", "name", "endpoints", "peers", "config", "refusals",
-        "publish", "publisher", "subscribe", "request", "request_many", "serve",
+        "publish", "publisher", "subscribe", "request", "request_one", "request_many", "serve",
         "watch_peers", "watch_losses", "watch_incidents", "wait_for_peers", "ping", "supervise", "add_seed", "statistics",
     ),
     Subscription: (

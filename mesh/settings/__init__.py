@@ -33,6 +33,8 @@ from mesh.settings.forms import (
     perhaps,
     quote,
     reject_dial,
+    reject_file,
+    reject_host,
     reject_listen,
     reject_name,
     reject_pattern,
@@ -79,10 +81,14 @@ class NodeSettings:
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """``[http]``: the gateway's address (``HOST:PORT``) and the Origins that browsers may come from."""
+    """``[http]``: the gateway's address (``HOST:PORT``), the Origins that browsers may come from, further names
+    that it is reached by, and for TLS the files of a certificate and its key."""
 
     listen: str = "127.0.0.1:7480"
     origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    certificate: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +171,13 @@ _NODE: Final[_Forms] = {
     "tuning": table,
     "limits": table,
 }
-_HTTP: Final[_Forms] = {"listen": host_port, "origins": list_of(origin, "Origins")}
+_HTTP: Final[_Forms] = {
+    "listen": host_port,
+    "origins": list_of(origin, "Origins"),
+    "hosts": list_of(reject_host, "names"),
+    "certificate": reject_file,
+    "key": reject_file,
+}
 _TUNING: Final[_Forms] = {name: number_like(value) for name, value in _TIMES.items()}
 _LIMIT: Final[_Forms] = {name: number_like(value) for name, value in _LIMITS.items()}
 _BRIDGE_ROUTES: Final[_Forms] = {"export": tables, "import": tables}
@@ -219,11 +231,16 @@ class _Reader:
             file=self._file,
         )
 
-    @staticmethod
-    def _http(http: dict[str, Any]) -> HttpSettings:
+    def _http(self, http: dict[str, Any]) -> HttpSettings:
+        if "key" in http and "certificate" not in http:
+            self._fail(("http", "key"), "needs a certificate")
         default = HttpSettings()
         return HttpSettings(
-            listen=http.get("listen", default.listen), origins=tuple(http.get("origins", default.origins))
+            listen=http.get("listen", default.listen),
+            origins=tuple(http.get("origins", ())),
+            hosts=tuple(http.get("hosts", ())),
+            certificate=http.get("certificate", ""),
+            key=http.get("key", ""),
         )
 
     @staticmethod

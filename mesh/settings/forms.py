@@ -26,6 +26,8 @@ __all__ = [
     "perhaps",
     "quote",
     "reject_dial",
+    "reject_file",
+    "reject_host",
     "reject_listen",
     "reject_name",
     "reject_pattern",
@@ -83,6 +85,18 @@ def host_port(value: Any) -> str | None:
     if found and int(found[2]) < 65536:
         return None
     return 'expected HOST:PORT, such as "127.0.0.1:7480"'
+
+
+def reject_host(value: Any) -> str | None:
+    """Why this can't be a name in a Host header, or None."""
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9._-]{1,253}", value):
+        return None
+    return 'expected a host name without a port, such as "panel.example"'
+
+
+def reject_file(value: Any) -> str | None:
+    """Why this can't be the name of a file, or None."""
+    return None if isinstance(value, str) and value else "expected the name of a file"
 
 
 def origin(value: Any) -> str | None:

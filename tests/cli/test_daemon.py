@@ -96,12 +96,6 @@ async def test_two_daemons_of_one_machine_share_the_ports(tmp_path: Path) -> Non
         assert not set(ports[0]) & set(ports[1])
 
 
-async def test_what_this_version_leaves_out_is_said(tmp_path: Path) -> None:
-    home = home_at(tmp_path / "home", QUIET + "[http]\n")
-    async with daemon(home) as running:
-        await running.expect(r"\[http\]: this version has no gateway", on="stderr")
-
-
 async def test_two_machines_meet_by_a_seed(tmp_path: Path) -> None:
     kitchen, cellar = home_at(tmp_path / "kitchen"), tmp_path / "cellar"
     async with daemon(kitchen, "--name", "kitchen") as first:

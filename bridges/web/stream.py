@@ -1,0 +1,142 @@
+"""One client's connection, shared between hypercorn and the gateway's own fast way out.
+
+    hypercorn (handshakes, HTTP, pings' answers, closing) ── send_all ──┐
+    outbox of a WebSocket client ── send_nowait, send_all ──────────────┴─ one lock → socket
+
+A message for a thousand clients is framed once (``encoding``); to take it through hypercorn's and wsproto's layers
+for each of them costs ten times what the system call does.  So whole frames go straight to the socket, between
+those of hypercorn, never inside one: what a full socket took only half of stays in front of everything else.
+
+The stream also keeps what no layer above can: deadlines for a request's head, when the client was last heard, and
+an end to writing into a socket that nobody empties.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import trio
+
+from bridges.web.bounds import Bounds
+
+__all__ = ["SharedStream"]
+
+_PIECE: Final = 64 << 10
+"""Bytes that ``send_within`` is for: a slow reader that goes on reading is not cut off."""
+
+
+class SharedStream(trio.abc.Stream):
+    """A TCP or TLS connection. ``heard`` is when bytes last came, ``unread`` what came since the last message."""
+
+    def __init__(self, inner: trio.SocketStream | trio.SSLStream[trio.SocketStream], bounds: Bounds) -> None:
+        self._inner = inner
+        self._bounds = bounds
+        plain = isinstance(inner, trio.SocketStream)
+        self.socket = inner.socket if isinstance(inner, trio.SocketStream) else inner.transport_stream.socket
+        self.tls = not plain
+        self._fileno = self.socket.fileno() if plain else -1
+        self._lock = trio.Lock()
+        self._tail = b""
+        self._closed = False
+        self.heard = trio.current_time()
+        self.unread = 0
+        self.deadline: float | None = self.heard + bounds.head_within
+        """When reading gives up; None while a request is being answered or a WebSocket is open."""
+        self.whole = trio.CancelScope()
+        """What serves this connection runs in it."""
+        self._ended = False
+
+    # -- in -----------------------------------------------------------------------------
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """As the inner stream's; an empty result where the head of a request takes too long."""
+        data: bytes | bytearray = b""
+        while True:
+            # Answering one request may change when the next is due: look again.
+            deadline = self.deadline
+            with trio.move_on_at(trio.current_time() + 5.0 if deadline is None else deadline):
+                data = await self._inner.receive_some(max_bytes)
+                break
+            if deadline is not None and deadline == self.deadline:
+                break
+        self.heard = trio.current_time()
+        self.unread += len(data)
+        self._ended = not data
+        if self._ended and self.deadline is not None:
+            self.whole.cancel()
+        return data
+
+    def rest(self) -> None:
+        """A request was answered: the next may take its time, unless the client has gone."""
+        self.deadline = trio.current_time() + self._bounds.idle_within
+        if self._ended:
+            self.whole.cancel()  # hypercorn would wait for its own idle time
+
+    # -- out ----------------------------------------------------------------------------
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        async with self._lock:
+            tail, self._tail = self._tail, b""
+            await self._send(tail)
+            await self._send(data)
+
+    async def _send(self, data: bytes | bytearray | memoryview) -> None:
+        view = memoryview(data)
+        while view:
+            # Shielded: half a frame would make nonsense of all that follows, the closing too.
+            with trio.move_on_after(self._bounds.send_within, shield=True) as scope:
+                await self._inner.send_all(view[:_PIECE])
+            if scope.cancelled_caught:
+                self.abort()
+                raise trio.BrokenResourceError("nobody empties this socket")
+            view = view[_PIECE:]
+
+    @property
+    def ready(self) -> bool:
+        """Whether ``send_nowait`` may be called: nothing is in the way, as far as is known."""
+        return self._fileno >= 0 and not (self._closed or self._tail or self._lock.locked())
+
+    def send_nowait(self, data: bytes) -> None:
+        """Send whole frames; what the socket does not take now is sent by the next ``drain`` or ``send_all``."""
+        try:
+            sent = os.write(self._fileno, data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # broken: whoever reads from it notices
+        if sent < len(data):
+            self._tail = data[sent:]
+
+    @property
+    def has_tail(self) -> bool:
+        """Whether half of something waits for the socket."""
+        return bool(self._tail)
+
+    async def drain(self) -> None:
+        """Return when what ``send_nowait`` left behind is sent."""
+        if self._tail:
+            await self.send_all(b"")
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._inner.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        if isinstance(self._inner, trio.SocketStream):
+            async with self._lock:
+                await self._inner.send_eof()
+
+    # -- the end --------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        self._closed = True
+        with trio.move_on_after(
+            self._bounds.close_within
+        ):  # TLS says goodbye, if the other side still listens
+            await self._inner.aclose()
+
+    def abort(self) -> None:
+        """Close at once: whoever is sending or receiving is told."""
+        self._closed = True
+        self._fileno = -1
+        self.socket.close()
