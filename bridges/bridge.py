@@ -77,7 +77,7 @@ class Bridge:
         self._exports: list[Export] = []
         self._asked: list[Asked] = []
         for export, counter in zip(settings.exports, counters, strict=False):
-            outward = Outward(export, kind, self.identity)
+            outward = Outward(export, kind, self.identity, node.vault)
             if export.request:
                 self._asked.append(Asked(export, outward, counter))
             else:
@@ -85,7 +85,7 @@ class Bridge:
                 self._exports.append(Export(export, outward, self._siblings, counter, kept))
         self._imports: list[Import | Asking] = []
         for route, counter in zip(settings.imports, counters[len(settings.exports) :], strict=True):
-            inward = Inward(route, self.identity)
+            inward = Inward(route, self.identity, node.vault)
             if route.request:
                 self._imports.append(Asking(node, route, inward, counter))
             else:

@@ -265,7 +265,9 @@ class _Reader:
         if route.get("request", False) and not self._kind.requests:
             _fail(f"{where}.request", f"{self._kind.name} carries no requests")
         if not route.get("decrypt", True):
-            _fail(f"{where}.decrypt", "this version exports no sealed values: leave it out")
+            for key in ("format", "request"):
+                if key in route:
+                    _fail(f"{where}.{key}", "has no meaning for values that stay sealed (decrypt = false)")
         return {
             "separator": route.get("separator", self._kind.separator),
             **{key: route[key] for key in ("reliable", "format", "decrypt", "request") if key in route},

@@ -23,7 +23,8 @@ from bridges.base import Kind
 from bridges.mapping import LEVEL, reject_topic
 from bridges.messages import CONTENT_TYPE, MESSAGE_ID, PATH, SENDER, TIMESTAMP, TOPIC, BrokerMessage
 from bridges.settings import ExportRoute, ImportRoute
-from bridges.values import Unmappable, from_broker, to_broker
+from bridges.values import SEALED, Unmappable, from_broker, to_broker
+from mesh.errors import CredentialError, ValueEncodingError
 
 __all__ = ["Inward", "Looped", "Names", "Outward", "Taken", "message_id", "topic_hash"]
 
@@ -71,8 +72,9 @@ class Names(NamedTuple):
 class Outward:
     """An export route's mapping."""
 
-    def __init__(self, route: ExportRoute, kind: Kind, identity: str) -> None:
+    def __init__(self, route: ExportRoute, kind: Kind, identity: str, vault: mesh.Vault) -> None:
         self._route = route
+        self._vault = None if route.decrypt else vault
         self._kind = kind
         self._identity = identity
         self._pattern = mesh.Pattern.parse(route.pattern)
@@ -109,10 +111,13 @@ class Outward:
             SENDER: given.get(SENDER, message.sender.name),
         }
         names = self.names(message.topic)
-        data, content_type = to_broker(message, self._route.format)
+        if self._vault is not None:
+            data, content_type = self._seal(self._vault, message)
+        else:
+            data, content_type = to_broker(message, self._route.format)
         # A type that the publisher gave (image/png) says more than "bytes".
         said = headers.pop(CONTENT_TYPE, "")
-        if said and message.kind == 0 and self._route.format == "raw":
+        if said and message.kind == 0 and self._route.format == "raw" and self._vault is None:
             content_type = said
         headers.pop(MESSAGE_ID, None)
         headers.pop(TIMESTAMP, None)
@@ -126,6 +131,13 @@ class Outward:
             timestamp=_timestamp(given.get(TIMESTAMP), message.timestamp),
             filled=names.filled,
         )
+
+    @staticmethod
+    def _seal(vault: mesh.Vault, message: mesh.Message) -> tuple[bytes, str]:
+        try:
+            return vault.seal(message.topic, message.value), SEALED
+        except ValueEncodingError as error:
+            raise Unmappable("not CBOR", error.reason) from None
 
     def request(self, request: mesh.Request) -> BrokerMessage:
         """A mesh request for a worker at the broker. Raises ``Unmappable``, ``Looped``."""
@@ -165,8 +177,9 @@ class Taken(NamedTuple):
 class Inward:
     """An import route's mapping."""
 
-    def __init__(self, route: ImportRoute, identity: str) -> None:
+    def __init__(self, route: ImportRoute, identity: str, vault: mesh.Vault) -> None:
         self._route = route
+        self._vault = vault
         self._identity = identity
         self._topic = lru_cache(maxsize=_NAMES)(self._work_out)
 
@@ -181,17 +194,28 @@ class Inward:
             return Unmappable("topic", f"{destination!r} came to {topic!r}: {fault}")
         return topic
 
+    def _open(self, data: bytes) -> Any:
+        try:
+            return self._vault.open(data).value
+        except CredentialError as error:
+            raise Unmappable("sealed", error.reason) from None
+
     def take(self, message: BrokerMessage) -> Taken:
         """The message for the mesh. Raises ``Unmappable``, ``Looped``."""
         path = passed(message.headers.get(PATH, ""), self._identity)
         topic = self._topic(message.destination)
         if isinstance(topic, Unmappable):
             raise topic.with_traceback(None)
-        value = from_broker(message.data, message.content_type, self._route.format)
+        if message.content_type != SEALED:
+            value = from_broker(message.data, message.content_type, self._route.format)
+        elif self._route.decrypt:
+            value = self._open(message.data)
+        else:
+            value = message.data
         headers = {**message.headers, PATH: path}
         if message.message_id:
             headers[MESSAGE_ID] = message.message_id
-        if message.content_type and isinstance(value, bytes):
+        if message.content_type and isinstance(value, bytes) and value is message.data:
             headers[CONTENT_TYPE] = message.content_type
         if message.timestamp is not None:
             headers[TIMESTAMP] = repr(message.timestamp)

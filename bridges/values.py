@@ -21,11 +21,13 @@ import mesh
 from bridges.settings import Format
 from mesh.errors import ValueEncodingError
 
-__all__ = ["CBOR", "JSON", "RAW", "Unmappable", "from_broker", "to_broker"]
+__all__ = ["CBOR", "JSON", "RAW", "SEALED", "Unmappable", "from_broker", "to_broker"]
 
 CBOR: Final = "application/cbor"
 JSON: Final = "application/json"
 RAW: Final = "application/octet-stream"
+SEALED: Final = "application/vnd.zeromesh.sealed"
+"""What ``mesh.Vault`` sealed: for members of the mesh only."""
 
 _DIGIT_BITS: Final = 8192  # longer integers take quadratic time to write in decimal
 

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mesh import aio as aio
     from mesh import sync as sync
-    from mesh.api import open_node
+    from mesh.api import open_node, open_vault
     from mesh.config import Config, Limits
     from mesh.core.effects import Incident
+    from mesh.core.sealing import SealedValue, Vault
     from mesh.core.topic import Pattern
     from mesh.errors import (
         ConfigError,
@@ -100,25 +101,35 @@ __all__ = [
     "Reply",
     "Request",
     "RequestTimeout",
+    "SealedValue",
     "Statistics",
     "Subscription",
     "TopicError",
     "TransportError",
     "UnknownPeer",
     "ValueEncodingError",
+    "Vault",
     "decode_cbor",
     "encode_cbor",
     "open_node",
+    "open_vault",
     "supervise",
 ]
 
 # Where each name lives. They are imported when they are first asked for: the whole of the mesh takes half a
 # second, which `mesh --help` and a mistyped option should not cost.
 _PLACES = {
-    "mesh.api": ("open_node",),
+    "mesh.api": (
+        "open_node",
+        "open_vault",
+    ),
     "mesh.config": (
         "Config",
         "Limits",
+    ),
+    "mesh.core.sealing": (
+        "SealedValue",
+        "Vault",
     ),
     "mesh.core.topic": ("Pattern",),
     "mesh.errors": (

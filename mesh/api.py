@@ -17,6 +17,7 @@ from mesh.config import Config, Rule
 from mesh.core.fields import check_name
 from mesh.core.handshake import Papers
 from mesh.core.keys import beacon_key
+from mesh.core.sealing import Vault
 from mesh.discovery.factory import create
 from mesh.discovery.seeds import Seeds
 from mesh.errors import ConfigError
@@ -28,7 +29,7 @@ from mesh.settings import load
 from mesh.transport.base import LinkKey
 from mesh.transport.zmqtransport import ZmqTransport
 
-__all__ = ["DEFAULT_LISTEN", "open_node"]
+__all__ = ["DEFAULT_LISTEN", "open_node", "open_vault"]
 
 DEFAULT_LISTEN = ("tcp://*:0",)
 """All interfaces, any free ports."""
@@ -88,6 +89,15 @@ async def open_node(
     keeping = Keeping(where, credentials, node)
     async with node.run(mechanisms, keeping.run):
         yield node
+
+
+def open_vault(home: str | os.PathLike[str] | None = None) -> Vault:
+    """What a home knows, to open (and seal) values without a node: ``open_vault().open(data)``.
+
+    Raises ``CredentialError``.
+    """
+    credentials = Home(home).credentials(create=False)
+    return Vault(credentials.secret, credentials.secret_epoch, os.urandom)
 
 
 def papers(credentials: Credentials) -> Papers:

@@ -58,6 +58,7 @@ CORE: list[str] = [
     "session",
     "router",
     "effects",
+    "sealing",
     "broadcast",
     "outgoing",
     "dialer",

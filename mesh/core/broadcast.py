@@ -25,6 +25,7 @@ from mesh.core.identity import Certificate
 from mesh.core.keyring import Keyring, Opened
 from mesh.core.messages import KeyAnnouncement
 from mesh.core.rules import Rules
+from mesh.core.sealing import Vault
 from mesh.core.tags import (
     SCOPED_TAG,
     TagKey,
@@ -72,6 +73,7 @@ class Broadcast:
         self._rng = rng
         self._rules = rules
         self._scoped: dict[bytes, SealingKey] = {}  # by what their frames' tags begin with
+        self.vault = Vault(mesh_secret, secret_epoch, rng)
         self.token_epoch = 0
         self._set_keys(mesh_secret, secret_epoch, clock)
         self.keyring = Keyring(config.limits.replay_window)
@@ -111,6 +113,7 @@ class Broadcast:
         old = [self.body(prefix) for prefix in self._wanted]
         self._wanted.clear()
         self._chains.clear()
+        self.vault.rekey(mesh_secret, secret_epoch)
         self._set_keys(mesh_secret, secret_epoch, clock)
         return old if barrier is None else [*old, barrier]
 

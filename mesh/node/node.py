@@ -22,6 +22,9 @@ from mesh.core.introductions import JoinAnswerer
 from mesh.core.keys import derive
 from mesh.core.messages import DirectedMessage
 from mesh.core.topic import check_pattern, check_program_pattern, check_program_topic
+from mesh.core.router import Member
+from mesh.core.sealing import Vault
+from mesh.core.topic import check_pattern, check_program_pattern, check_program_topic, check_topic
 from mesh.discovery.base import Discovery, Status
 from mesh.errors import ConfigError, ForkError, NodeClosed
 from mesh.node.answering import one_a_peer, responders
@@ -368,6 +371,11 @@ class Node:
         apart and for what is no secret from former members. (HKDF-SHA256, RFC 5869, from the mesh id.)
         """
         return derive(self._mesh, b"program " + purpose.encode())
+
+    @property
+    def vault(self) -> Vault:
+        """Seals values for the members of this mesh, to be kept anywhere, and opens them."""
+        return self._engine.broadcast.vault
 
     def add_seed(self, endpoint: str) -> None:
         """Dial this intro endpoint too, now and whenever its peer is lost."""

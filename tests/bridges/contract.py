@@ -302,6 +302,31 @@ class BridgeContract:
             seen = await observer.take(2)
             assert [mesh.decode_cbor(each.data) for each in seen] == [{"k": b"\x00"}, b"raw"]
 
+    @BOTH
+    async def test_values_that_stay_sealed(self, setting: Setting, reliable: bool) -> None:
+        """The broker sees nothing of them; members of the mesh do, and nobody of another."""
+        back = {**setting.imported(reliable=reliable), "topic": "from/{1}"}
+        back["from"] = setting.harness.everything(setting.prefix)
+        async with (
+            setting.nodes(2) as (here, there),
+            MemoryMeshes().open() as stranger,
+            there.subscribe("from/**") as messages,
+            setting.observe(reliable=reliable) as observer,
+            setting.leading(stranger, imported=back) as strange,
+            setting.leading(there, imported=back, name="back"),
+            setting.leading(here, export=setting.export(reliable=reliable, decrypt=False)),
+        ):
+            stranger.vault.rekey(b"another mesh's secret".ljust(32), 1)  # meshes in memory have one secret
+            await here.publish(f"{setting.prefix}/a", "hush")
+            (seen,) = await observer.take(1)
+            assert b"hush" not in seen.data
+            assert there.vault.open(seen.data) == mesh.SealedValue(f"{setting.prefix}/a", "hush")
+            if reliable or setting.harness.headers:
+                assert seen.headers["content-type"] == "application/vnd.zeromesh.sealed"
+            assert [message.value for message in await received(messages, 1)] == ["hush"]
+            statistics = await settled(strange, lambda it: route(it).rejected)
+            assert dict(route(statistics).rejected) == {"sealed": 1}
+
     # -- loops and duplicates --------------------------------------------------------------
 
     @BOTH

@@ -116,7 +116,7 @@ EXPORT = '[[export]]\npattern = "a"\nto = "b"\n'
         (MINIMAL + EXPORT + "key = '{'", "export[1].key", "single '{'"),
         (MINIMAL + EXPORT + "quiet = true", "export[1].quiet", "is not known here"),
         (MINIMAL + EXPORT + "request = true", "export[1].request", "post carries no requests"),
-        (MINIMAL + EXPORT + "decrypt = false", "export[1].decrypt", "no sealed values"),
+        (MINIMAL + EXPORT + "decrypt = false\nformat = 'json'", "export[1].format", "stay sealed"),
         (MINIMAL + EXPORT + "timeout = -1", "export[1].timeout", "seconds above 0"),
         (MINIMAL + "[[import]]\ntopic = 'b'", "import[1].from", "is missing"),
         (MINIMAL + "[[import]]\nfrom = 'b'", "import[1].topic", "is missing"),
