@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -36,6 +36,7 @@ from mesh.node.lookout import Lookout
 from mesh.node.message import Peer
 from mesh.node.presence import PeerWatch
 from mesh.node.publisher import Publisher, check_headers
+from mesh.node.reports import Reports
 from mesh.node.request import Handler, Reply
 from mesh.node.statistics import Statistics, collect
 from mesh.node.subscription import Subscription, check_subscription
@@ -80,7 +81,7 @@ class Node:
         self.credentials = board.credentials
         self._lookout = Lookout(board.engine, board.presence, config, board.pump.apply)
         self._mesh = papers.mesh
-        self._bridges: dict[str, Callable[[], object]] = {}
+        self._reports = Reports()
 
     # -- life ------------------------------------------------------------------
 
@@ -387,16 +388,8 @@ class Node:
 
     def statistics(self) -> Statistics:
         """A frozen snapshot of everything counted."""
-        bridges = {name: snapshot() for name, snapshot in self._bridges.items()}
-        return collect(self._board, self._lookout.mechanisms, bridges)
+        return collect(self._board, self._lookout.mechanisms, self._reports.collect())
 
-    @contextmanager
-    def report_bridge(self, name: str, snapshot: Callable[[], object]) -> Iterator[None]:
+    def report_bridge(self, name: str, snapshot: Callable[[], object]) -> AbstractContextManager[None]:
         """While the block lasts, ``statistics().bridges[name]`` is what ``snapshot()`` gives. Raises ``ConfigError``."""
-        if name in self._bridges:
-            raise ConfigError(f"{name!r} is the name of another bridge of this node", key="name")
-        self._bridges[name] = snapshot
-        try:
-            yield
-        finally:
-            del self._bridges[name]
+        return self._reports.report(name, snapshot)
