@@ -29,7 +29,6 @@ from bridges.settings import ExportRoute
 from bridges.siblings import Siblings
 from bridges.spool import Row, Spool
 from bridges.values import Unmappable
-from mesh.errors import ValueEncodingError
 
 __all__ = ["Export", "route_key"]
 
@@ -132,8 +131,8 @@ class Export:
         for message, mapped in self._map(batch):
             try:
                 record = encode_record(mapped)
-            except ValueEncodingError as error:
-                self.counters.rejected("text", error.reason)
+            except ValueError as error:
+                self.counters.rejected("text", str(error))
                 continue
             rows.append(Row(f"{message.sender.id}-{topic_hash(message.topic)}", message.sequence, record))
         if rows:

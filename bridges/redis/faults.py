@@ -25,10 +25,19 @@ from coredis.exceptions import (
 
 from bridges.base import BrokerError, BrokerRejected, BrokerUnavailable
 
-__all__ = ["faults", "meaning"]
+__all__ = ["faults", "meaning", "says"]
 
 _PASSING = ("OOM", "LOADING", "MASTERDOWN", "MISCONF", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS", "UNBLOCKED")
 """Beginnings of Redis' answers that another time will not be given."""
+
+
+def says(text: str) -> BrokerRejected | BrokerUnavailable:
+    """What an error that Redis answers in words means."""
+    if text.startswith("WRONGTYPE"):
+        return BrokerRejected("wrong type", "the key holds something else")
+    if text.startswith(("NOPERM", "ERR ACL")) or "ACL failure" in text:
+        return BrokerRejected("not allowed", text)
+    return BrokerUnavailable(text) if text.startswith(_PASSING) else BrokerRejected("refused", text)
 
 
 def meaning(error: BaseException) -> BrokerError | None:
@@ -44,8 +53,7 @@ def meaning(error: BaseException) -> BrokerError | None:
     if isinstance(error, (ConnectionError, BusyLoadingError, ReadOnlyError)):
         return BrokerUnavailable(str(error))
     if isinstance(error, ResponseError):
-        text = str(error)
-        return BrokerUnavailable(text) if text.startswith(_PASSING) else BrokerRejected("refused", text)
+        return says(str(error))
     if isinstance(
         error, (RedisError, OSError, TimeoutError, anyio.ClosedResourceError, anyio.BrokenResourceError)
     ):

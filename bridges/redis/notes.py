@@ -2,8 +2,8 @@
 
     ``PUBLISH zeromesh:headers <notes of a batch>``, then the batch itself, in one pipeline of one connection
 
-Redis gives a subscriber what one connection published in its order: the notes come first.  They are a CBOR array of
-``[channel, digest, {name: text, …}]``, the digest being BLAKE2b of the bytes (8 bytes).  An import finds a message's
+Redis gives a subscriber what one connection published in its order: the notes come first.  They are a JSON array of
+``[channel, digest, {name: text, …}]``, the digest being BLAKE2b of the bytes (8 bytes, in hexadecimal).  An import finds a message's
 note by channel and digest.  Who knows nothing of notes sees plain bytes on plain channels; what such a one
 publishes has no note, and no headers.
 
@@ -13,14 +13,13 @@ A note whose message never comes (of a channel that nobody here reads, or droppe
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, Final
 
-import mesh
 from bridges.messages import BrokerMessage, flatten
-from mesh.errors import ValueEncodingError
 
 __all__ = ["CHANNEL", "Notes", "encode_notes"]
 
@@ -30,29 +29,28 @@ _KEPT: Final = 8192
 """Notes that wait for their message: some batches' worth."""
 
 
-def _digest(data: bytes) -> bytes:
-    return blake2b(data, digest_size=8).digest()
+def _digest(data: bytes) -> str:
+    return blake2b(data, digest_size=8).hexdigest()
 
 
 def encode_notes(messages: Iterable[BrokerMessage]) -> bytes:
     """The notes of a batch."""
-    return mesh.encode_cbor(
-        [[message.destination, _digest(message.data), flatten(message)] for message in messages]
-    )
+    notes = [(message.destination, _digest(message.data), flatten(message)) for message in messages]
+    return json.dumps(notes, separators=(",", ":")).encode()
 
 
 class Notes:
     """Notes that have come, of messages that have not yet."""
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[tuple[str, bytes], deque[Mapping[str, str]]] = OrderedDict()
+        self._waiting: OrderedDict[tuple[str, str], deque[Mapping[str, str]]] = OrderedDict()
         self._count = 0
 
     def add(self, data: bytes) -> None:
         """A publication on ``CHANNEL``. What has not the form of notes is nobody's."""
         try:
-            notes = mesh.decode_cbor(data)
-        except ValueEncodingError:
+            notes = json.loads(data)
+        except (ValueError, RecursionError):
             return
         for note in notes if isinstance(notes, list) else ():
             if _is_note(note):
@@ -83,7 +81,7 @@ def _is_note(note: Any) -> bool:
         isinstance(note, list)
         and len(note) == 3
         and isinstance(note[0], str)
-        and isinstance(note[1], bytes)
+        and isinstance(note[1], str)
         and isinstance(note[2], dict)
         and all(isinstance(text, str) for pair in note[2].items() for text in pair)
     )
