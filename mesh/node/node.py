@@ -21,10 +21,8 @@ from mesh.core.handshake import Papers
 from mesh.core.introductions import JoinAnswerer
 from mesh.core.keys import derive
 from mesh.core.messages import DirectedMessage
-from mesh.core.topic import check_pattern, check_program_pattern, check_program_topic
-from mesh.core.router import Member
 from mesh.core.sealing import Vault
-from mesh.core.topic import check_pattern, check_program_pattern, check_program_topic, check_topic
+from mesh.core.topic import check_pattern, check_program_pattern, check_program_topic
 from mesh.discovery.base import Discovery, Status
 from mesh.errors import ConfigError, ForkError, NodeClosed
 from mesh.node.answering import one_a_peer, responders
