@@ -14,6 +14,7 @@ import datetime
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -294,6 +295,15 @@ class Broker:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+    def freeze(self) -> None:
+        """It holds its connections and answers nobody, until ``thaw``."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End it, and let the next one of this machine start faster."""

@@ -7,7 +7,8 @@ from functools import partial
 
 import trio
 
-from bridges.base import Receiver
+from bridges.base import CLOSE_WITHIN, Receiver
+from bridges.messages import BrokerMessage
 from tests.bridges.kafka_broker import Broker
 from tests.bridges.kafka_clients import (
     committed,
@@ -226,4 +227,36 @@ async def test_leaving_ends_the_thread_even_when_cancelled(kafka: Broker) -> Non
             scope.cancel()
             await receiver.receive()
     assert scope.cancelled_caught
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("kafka-")]
+    assert not await kafka_threads()
+
+
+async def test_leaving_takes_no_longer_when_the_broker_hangs(kafka: Broker) -> None:
+    topic = fresh()
+    await create(kafka.address, topic)
+    bridge = settings(
+        kafka.address,
+        export=[{"pattern": "**", "to": topic}],
+        import_=[{"from": topic, "topic": "x", "reliable": True}],
+    )
+    try:
+        async with connected(bridge) as session:
+            async with session.receive(bridge.imports[0]) as receiver, trio.open_nursery() as nursery:
+                await produce(kafka.address, topic, [b"taken"])
+                taken = await receive(receiver, 1, acknowledge=False)
+                kafka.freeze()
+                await receiver.acknowledge(taken)  # can't be committed any more
+                nursery.start_soon(session.send, bridge.exports[0], [BrokerMessage(topic, b"x")] * 100)
+                await trio.sleep(0.5)
+                nursery.cancel_scope.cancel()
+                began = trio.current_time()
+            assert trio.current_time() - began < 2 * CLOSE_WITHIN
+            began = trio.current_time()
+        assert trio.current_time() - began < 2 * CLOSE_WITHIN
+    finally:
+        kafka.thaw()
+    # A thread that hung inside librdkafka ends by itself, now that it is answered.
+    await until(kafka_threads, lambda names: not names)
+
+
+async def kafka_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("kafka-")]
