@@ -10,8 +10,9 @@ import trio
 
 from bridges.base import BrokerRejected, BrokerUnavailable
 from bridges.messages import BrokerMessage
+from bridges.settings import BridgeSettings
 from tests.bridges.kafka_broker import PASSWORD, USER, Broker
-from tests.bridges.kafka_clients import connected, create, fresh, records, settings
+from tests.bridges.kafka_clients import WITHIN, connected, create, fresh, records, settings
 
 
 def message(topic: str, data: bytes, **fields: object) -> BrokerMessage:
@@ -188,10 +189,22 @@ async def test_a_cancelled_send_leaves_no_thread(kafka: Broker) -> None:
 # -- transactions ----------------------------------------------------------------------------
 
 
+async def transactional(address: str, name: str) -> BridgeSettings:
+    """Settings of a bridge whose first connection has been: a broker's first transaction takes it a while."""
+    bridge = settings(address, options={"transactional.id": name})
+    with trio.fail_after(WITHIN):
+        while True:
+            try:
+                async with connected(bridge):
+                    return bridge
+            except BrokerUnavailable:
+                pass  # as the engine has it: again
+
+
 async def test_a_transaction_is_seen_whole_or_not_at_all(kafka: Broker) -> None:
     topic = fresh()
     await create(kafka.address, topic, partitions=2)
-    bridge = settings(kafka.address, options={"transactional.id": fresh("tx")})
+    bridge = await transactional(kafka.address, fresh("tx"))
     async with connected(bridge) as session:
         assert await session.send(bridge.exports[0], [message(topic, b"%d" % n) for n in range(50)]) == {}
         # One that is refused takes its transaction along; the others come in another.
@@ -209,7 +222,7 @@ async def test_a_message_that_the_broker_refuses_aborts_and_the_others_are_sent_
     topic, small = fresh(), fresh("small")
     await create(kafka.address, topic)
     await create(kafka.address, small, **{"max.message.bytes": "1000"})
-    bridge = settings(kafka.address, options={"transactional.id": fresh("tx")})
+    bridge = await transactional(kafka.address, fresh("tx"))
     async with connected(bridge) as session:
         refused = await session.send(
             bridge.exports[0],
@@ -221,9 +234,9 @@ async def test_a_message_that_the_broker_refuses_aborts_and_the_others_are_sent_
 
 
 async def test_a_transaction_that_was_cut_off_shows_nothing(kafka: Broker) -> None:
-    topic, name = fresh(), fresh("tx")
+    topic = fresh()
     await create(kafka.address, topic)
-    bridge = settings(kafka.address, options={"transactional.id": name})
+    bridge = await transactional(kafka.address, fresh("tx"))
     async with connected(bridge) as session:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
