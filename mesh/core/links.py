@@ -141,10 +141,11 @@ class Links:
         session.begin_link(self._rng(8))
         session.attach_deadline = clock + self._config.attach_timeout
         self._effects.append(OpenLink(session.node, session.introduced.record.link_key, address.direct))
-        self._attach(session)
+        self.attach(session)
         self.tell_interests(session)
 
-    def _attach(self, session: Session) -> None:
+    def attach(self, session: Session) -> None:
+        """Our first word on a link, or again what changed of it since."""
         self._effects += [SendDirect(session.node, message) for message in self._attach_messages(session)]
         session.answered_theirs = session.theirs
 
@@ -165,31 +166,22 @@ class Links:
                 self._open(session, address, clock)
             # else dialling its intro endpoints will find one that works
         elif session.must_answer(message):
-            self._attach(session)
+            self.attach(session)
         if session.host:
             self._effects.append(AdmitBroadcast(session.host))
         if new and session.broadcast_connected:
             session.broadcast_connected = False
             self._effects.append(DisconnectBroadcast(session.node))
         # Not before it has answered: then it holds our token, and refuses none of our subscriptions.
-        connected = session.answered and not session.broadcast_connected and session.address is not None
-        if connected and session.address is not None:
-            session.broadcast_connected = True
-            self._effects.append(ConnectBroadcast(session.node, session.address.broadcast))
+        connected = session.rekeying is None and self.reconnect_broadcast(session)
         return Attached(new, rekeyed, connected)
 
-    def announce_again(self, session: Session, clock: float) -> None:
-        """Our token and keys are new: tell it, and find out when it has taken that in."""
-        session.confirmed = -1
-        if session.link_open:
-            self._attach(session)
-            session.rekeying = self.ping(session, clock)
-
     def reconnect_broadcast(self, session: Session) -> bool:
-        """It has our new token: subscribe afresh, over a connection that carries nothing of before."""
+        """It has our new token: subscribe afresh."""
         session.rekeying = None
-        if not session.broadcast_connected or session.address is None:
+        if not session.answered or session.broadcast_connected or session.address is None:
             return False
+        session.broadcast_connected = True
         self._effects.append(ConnectBroadcast(session.node, session.address.broadcast))
         return True
 

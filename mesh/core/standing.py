@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from mesh.core.broadcast import Broadcast
 from mesh.core.dialer import Dialer
-from mesh.core.effects import Effect, Incident, RevocationsAdopted, SendDirect
+from mesh.core.effects import DisconnectBroadcast, Effect, Incident, RevocationsAdopted, SendDirect
 from mesh.core.handshake import Introducer, refusal
 from mesh.core.identity import read_certificate, verify_revocations
 from mesh.core.links import Links
@@ -124,13 +124,24 @@ class Standing:
         fresh = secret != self._secret
         if fresh:
             self._secret = secret
+            for session in self._links.sessions.values():
+                if session.broadcast_connected:  # nobody is told of subscriptions that it cannot verify yet
+                    session.broadcast_connected = False
+                    self._effects.append(DisconnectBroadcast(session.node))
             self._subscriber.rekey(secret, listed.secret_epoch, clock)
         for session in self._links.sessions.values():
             self.compare(session)  # before the Attach that goes with it
             if fresh:
-                self._links.announce_again(session, clock)
+                self._announce(session, clock)
         self._effects.append(RevocationsAdopted(encoded, secret))
         return True
+
+    def _announce(self, session: Session, clock: float) -> None:
+        """Our token and keys are new: tell it, and find out when it has taken that in."""
+        session.confirmed = -1
+        if session.link_open:
+            self._links.attach(session)
+            session.rekeying = self._links.ping(session, clock)
 
     def _cut_off(self, session: Session, clock: float) -> None:
         self._effects.append(Incident("peer cut off", f"{session.name}: its member has been revoked"))

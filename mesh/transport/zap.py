@@ -37,6 +37,7 @@ BROADCAST: Final = b"broadcast"
 
 _ENDPOINT: Final = "inproc://zeromq.zap.01"
 _BURST: Final = 64
+_SHUT: Final = 256  # addresses remembered
 _FIELDS: Final = 8  # routing id, empty, version, request id, domain, address, identity, mechanism
 
 
@@ -49,6 +50,7 @@ class Gate:
         self._key_of: dict[NodeId, bytes] = {}
         self._ids: dict[str, NodeId] = {}
         self._hosts: dict[str, None] = {}
+        self._shut: dict[str, float] = {}  # addresses that may not subscribe until then
         self._probe: tuple[bytes, Callable[[], None]] | None = None
 
     # -- the lists -------------------------------------------------------------
@@ -85,6 +87,12 @@ class Gate:
     def dismiss(self, host: str) -> None:
         """Let nobody else in from this address."""
         self._hosts.pop(without_zone(host), None)
+
+    def shut(self, host: str, until: float) -> None:
+        """Let no new connection in from this address on the broadcast plane before ``until`` (monotonic seconds)."""
+        if len(self._shut) >= _SHUT:
+            self._shut.clear()
+        self._shut[without_zone(host)] = until
 
     def expect_probe(self, key: bytes, refused: Callable[[], None]) -> None:
         """Refuse ``key`` without counting it, and tell (the self-test)."""
@@ -151,7 +159,11 @@ class Gate:
                 events.rejected(plane, "unknown_key", 1)
             return b"400", b"unknown key", b""
         if domain == BROADCAST and mechanism == b"NULL":
-            if without_zone(peer_host(where)) in self._hosts or is_own_unix_peer(where):
+            host = without_zone(peer_host(where))
+            if host and self._shut.get(host, 0.0) > trio.current_time():
+                events.rejected(plane, "misbehaved", 1)
+                return b"300", b"not now", b""
+            if host in self._hosts or is_own_unix_peer(where):
                 return b"200", b"OK", b""
             events.rejected(plane, "unknown_address", 1)
             return b"300", b"unknown address", b""

@@ -30,9 +30,9 @@ import zmq
 from mesh.config import Config
 from mesh.core.types import NodeId
 from mesh.transport.base import TransportEvents
-from mesh.transport.connections import cut, descriptor
-from mesh.transport.endpoints import connect, needs_resolving, resolve
-from mesh.transport.zap import BROADCAST
+from mesh.transport.connections import cut, descriptor, user_property
+from mesh.transport.endpoints import connect, needs_resolving, peer_host, resolve
+from mesh.transport.zap import BROADCAST, Gate
 from mesh.transport.zmqdirect import ENVELOPE, queue_length
 from mesh.transport.zmqsocket import ZmqSocket, open_socket
 
@@ -43,8 +43,14 @@ _BURST: Final = 128
 _BURST_BYTES: Final = 64 << 10  # about a full batch, as many messages as a program takes in its turn
 _COMMAND: Final = 16  # "SUBSCRIBE" in front of it, as ZMTP 3.1 sends it
 _RECHECK: Final = 0.01  # s; two publishers may each take the news the other waits for
-_REFUSED_BYTES: Final = 64 << 10  # a connection: some 900 subscriptions, 3 MB; a peer whose token is on
-# its way to us has fewer, and one that was cut repeats them when it is back
+_REFUSED_BYTES: Final = 4 << 10
+"""Refused subscriptions of one connection: some 50. libzmq takes in what a connection sends faster than it can be judged
+here, and without a bound of its own, so what counts is how soon the connection ends. A peer subscribes when we have its
+token, and one that was cut after all comes again and repeats what it wants."""
+
+PENALTY: Final = 1.0
+"""Seconds for which no new broadcast connection is let in from an address whose connection was cut for that."""
+
 _CONNECTIONS: Final = 1024  # whose refusals are remembered
 
 
@@ -57,8 +63,10 @@ class BroadcastPlane:
         nursery: trio.Nursery,
         config: Config,
         events: TransportEvents,
+        gate: Gate,
     ) -> None:
         self._nursery = nursery
+        self._gate = gate
         # What was published goes out although the program has ended, as long as subscribers take it.
         self._linger = int(config.drain_timeout * 1000)
         self._events = events
@@ -144,7 +152,7 @@ class BroadcastPlane:
                 continue
             verdict = self._events.subscription_received(message)
             if verdict.tag is None:
-                self._count_refused(fd, len(message))
+                self._count_refused(fd, len(message), user_property(frame, "Peer-Address"))
             else:
                 if verdict.source is not None:
                     self._source[fd] = verdict.source
@@ -166,11 +174,13 @@ class BroadcastPlane:
                 del self._source[fd]
                 cut(fd, self.endpoints)
 
-    def _count_refused(self, fd: int, size: int) -> None:
+    def _count_refused(self, fd: int, size: int, address: str) -> None:
         refused = self._refused.pop(fd, 0) + size
         if refused > _REFUSED_BYTES:
-            self._events.rejected("broadcast", "too_many_refused", 1)
-            cut(fd, self.endpoints)
+            if cut(fd, self.endpoints):  # else it has been cut, and this had come before
+                self._events.rejected("broadcast", "too_many_refused", 1)
+                self._gate.shut(peer_host(address), trio.current_time() + PENALTY)
+            self._refused[fd] = refused
             return
         self._refused[fd] = refused
         if len(self._refused) > _CONNECTIONS:

@@ -90,7 +90,7 @@ class ZmqTransport(Transport):
         config = self._config
         intro = self._intro = IntroPlane(context, nursery, self._mesh_id, config.limits, events)
         direct = self._direct = DirectPlane(context, nursery, self._link, self._gate, config, events)
-        broadcast = self._broadcast = BroadcastPlane(context, nursery, config, events)
+        broadcast = self._broadcast = BroadcastPlane(context, nursery, config, events, self._gate)
         sockets = {"intro": intro.router, "direct": direct.router, "broadcast": broadcast.xpub}
         for plane, socket in sockets.items():
             watch = Monitor(context, socket, HANDSHAKE_FAILURES | zmq.EVENT_ACCEPTED)
