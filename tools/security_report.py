@@ -52,11 +52,8 @@ def row(name: str, it: Figures) -> str:
     )
 
 
-async def measure() -> str:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout
-    text = HEAD.format(commit=commit.strip(), limit=MEMORY >> 20)
+async def measure(commit: str) -> str:
+    text = HEAD.format(commit=commit, limit=MEMORY >> 20)
     with tempfile.TemporaryDirectory() as folder:
         async with stage(Path(folder)) as victim:
             for name, attack in {"no attack": quiet, **ATTACKS}.items():
@@ -65,7 +62,8 @@ async def measure() -> str:
 
 
 def main() -> None:
-    text = trio.run(measure)
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    text = trio.run(measure, done.stdout.strip())
     if "--write" in sys.argv:
         FILE.write_text(text, encoding="utf-8")
     else:
