@@ -1,0 +1,31 @@
+"""The short form of ``make fuzz``: a few seconds, with another seed in each run."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.fuzz.targets import DECLARED, SLOW, TARGETS, fuzz, seeds
+
+
+def test_parsers_raise_declared_errors_only_and_soon() -> None:
+    for name, (tried, slowest) in fuzz(4.0, int.from_bytes(os.urandom(4), "big")).items():
+        assert tried >= 200, name
+        assert slowest < 5 * SLOW, name  # of processor time; a busy machine adds some
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_target_gets_somewhere(name: str) -> None:
+    """At least one of the seeds is read without an error, so that mutations of it go deep."""
+    if name in ("frame", "beacon", "txt"):
+        pytest.skip("authenticated: with the seeds' own keys only")
+
+    def read(data: bytes) -> bool:
+        try:
+            TARGETS[name](data)
+        except DECLARED:
+            return False
+        return True
+
+    assert any(map(read, seeds()))
