@@ -2,6 +2,7 @@
 
 VENV ?= .venv
 PYTEST_ARGS ?=
+MINUTES ?= 1
 SEEDS ?= 100
 
 RUN := $(VENV)/.installed-run
@@ -10,11 +11,11 @@ DEV := $(VENV)/.installed-dev
 # Variables of make are not commands' business, but these two are tools/venv.sh's.
 export VENV PYTHON
 
-.PHONY: help demo test pytest simulate lint types format bench clean
+.PHONY: help demo test pytest simulate lint types format bench fuzz security-report clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(RUN) ## several nodes on this machine, sharing its telemetry (Ctrl-C ends it)
 	@if [ -t 1 ]; then exec $(VENV)/bin/mesh demo; else exec $(VENV)/bin/mesh demo --seconds 10; fi
@@ -40,6 +41,12 @@ format: $(DEV) ## let ruff write the format
 
 bench: $(DEV) ## measure rate and round trip beside bare pyzmq
 	@$(VENV)/bin/python -m benchmarks
+
+fuzz: $(DEV) ## feed broken bytes to every parser (MINUTES=1)
+	@$(VENV)/bin/python tools/fuzz.py $(MINUTES)
+
+security-report: $(DEV) ## attack a node, and write docs/security-report.md
+	@$(VENV)/bin/python tools/security_report.py --write
 
 clean: ## remove the environment, caches and reports
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov build dist
