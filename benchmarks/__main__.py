@@ -16,7 +16,7 @@ from benchmarks.adapter import Adapter
 from benchmarks.harness import run_once, run_rounds
 from benchmarks.profiling import Profiling
 from benchmarks.summary import summarise
-from benchmarks.workload import Kind, Workload
+from benchmarks.workload import KINDS, Workload
 
 __all__ = ["main"]
 
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     names = ", ".join(peers.adapters())
     parser.add_argument("--systems", metavar="A,B", help=f"which systems, of: {names} (default: all)")
-    parser.add_argument("--only", choices=["oneway", "roundtrip"], help="one kind of workload")
+    parser.add_argument("--only", choices=KINDS, help="one kind of workload")
     parser.add_argument("--sizes", type=_sizes, metavar="N,N", help="bytes a message (default: 64)")
     parser.add_argument(
         "--count", type=_positive, metavar="N", help="one-way messages a round (default: 300000)"
@@ -95,10 +95,9 @@ def _workloads(options: argparse.Namespace) -> list[Workload]:
     count = options.count or (1_000_000 if full else 300_000)
     requests = options.requests or (20_000 if full else 5000)
     found = []
-    kinds: tuple[Kind, ...] = ("oneway", "roundtrip")
-    for kind in kinds:
+    for kind in KINDS:
         if options.only in (None, kind):
-            for size in sizes:
+            for size in sizes if kind == "oneway" or options.sizes else [64]:
                 most = (
                     min(count, max(100, options.volume * 1_000_000 // size)) if kind == "oneway" else requests
                 )

@@ -16,9 +16,16 @@ An adapter imports its library inside the roles, so that listing the systems imp
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,7 +34,7 @@ if TYPE_CHECKING:
 
 from benchmarks.workload import Role, Workload
 
-__all__ = ["Adapter", "Control", "RoleFunction", "stops", "wait"]
+__all__ = ["Adapter", "Control", "RoleFunction", "free_port", "program", "server", "stops", "wait"]
 
 
 class Control(Protocol):
@@ -59,7 +66,7 @@ class Adapter:
     """One system. ``sealed``: what travels is encrypted and authenticated.
 
     ``distributions`` are the packages whose versions belong into a result, ``modules`` those
-    that must be importable.
+    that must be importable, ``programs`` the servers that must be there (``program`` finds them).
     """
 
     name: str
@@ -68,11 +75,46 @@ class Adapter:
     roles: Mapping[Role, RoleFunction]
     distributions: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
 
     def missing(self) -> str | None:
         """Why it can't run here, None if it can."""
         absent = [name for name in self.modules if importlib.util.find_spec(name) is None]
+        absent += [name for name in self.programs if program(name) is None]
         return f"{', '.join(absent)} not installed" if absent else None
+
+
+def program(name: str) -> str | None:
+    """Where a server's program is: beside this Python (a wheel may bring it) or on the PATH."""
+    beside = str(Path(sys.executable).parent)  # a virtual environment need not be activated
+    return shutil.which(name, path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
+
+
+def free_port() -> int:
+    """A port of loopback that was free a moment ago, for servers that cannot tell which one they took."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def server(name: str, *arguments: str, port: int) -> Iterator[None]:
+    """Run a server until the block ends; inside, it listens on ``port``."""
+    path = program(name)
+    assert path is not None
+    with subprocess.Popen(
+        [path, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            for _ in range(200):
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                    break
+                except OSError:
+                    time.sleep(0.05)  # no server says when it listens in a way that all share
+            yield
+        finally:
+            process.terminate()
 
 
 async def wait(event: Event) -> None:

@@ -77,6 +77,21 @@ _COLUMNS: dict[str, list[tuple[str, Cell]]] = {
 }
 
 
+_COLUMNS["paced"] = [
+    *_COLUMNS["roundtrip"][:4],
+    ("p99.9 µs", _number("p99.9", ",.0f")),
+    *_COLUMNS["roundtrip"][4:],
+]
+_COLUMNS["inflight"] = [
+    ("kreq/s", _number("rate", ",.1f", 1e-3)),
+    ("spread", _spread("rate")),
+    ("ours ÷ it", ratio("rate")),
+    ("p50 µs", _number("p50", ",.0f")),
+    ("p99 µs", _number("p99", ",.0f")),
+    *_COLUMNS["roundtrip"][6:],
+]
+
+
 def print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], out: TextIO) -> None:
     """One table. The first column is text, the others are numbers."""
     if out.isatty():

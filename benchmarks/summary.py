@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmarks.workload import Workload
+from benchmarks.workload import ASKED, IN_FLIGHT, Workload
 
 __all__ = ["figures", "over_rounds", "percentile", "summarise"]
 
@@ -23,12 +23,17 @@ def percentile(ordered: Sequence[float], fraction: float) -> float:
 
 def figures(workload: Workload, roles: dict[str, Any]) -> dict[str, float]:
     """The figures of one run: rates a second, times in microseconds."""
-    if workload.kind == "roundtrip":
-        return _times(sorted(roles["client"]["times"])) | {
-            f"{role}_{what}_us": roles[role]["usage"][key] / workload.total * 1e6
-            for role in ("client", "server")
-            for what, key in (("cpu", "cpu"), ("thread", "thread_cpu"))
-        }
+    if workload.kind in ASKED:
+        asked = workload.total // IN_FLIGHT * IN_FLIGHT if workload.kind == "inflight" else workload.total
+        return (
+            _times(sorted(roles["client"]["times"]))
+            | {"rate": asked / roles["client"]["usage"]["wall"]}
+            | {
+                f"{role}_{what}_us": roles[role]["usage"][key] / asked * 1e6
+                for role in ("client", "server")
+                for what, key in (("cpu", "cpu"), ("thread", "thread_cpu"))
+            }
+        )
     publisher, subscriber = roles["publisher"], roles["subscriber"]
     stamps = subscriber["stamps"]
     found = {
@@ -51,6 +56,7 @@ def _times(ordered: Sequence[int]) -> dict[str, float]:
         "p50": percentile(ordered, 0.50) / 1e3,
         "p90": percentile(ordered, 0.90) / 1e3,
         "p99": percentile(ordered, 0.99) / 1e3,
+        "p99.9": percentile(ordered, 0.999) / 1e3,
         "max": ordered[-1] / 1e3,
     }
 

@@ -7,7 +7,6 @@ the client's is not looked at, which is the least that a server can do.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     import zmq
 
 from benchmarks.adapter import Adapter, Control, RoleFunction
-from benchmarks.workload import Meter, Role, Workload
+from benchmarks.workload import Asker, Meter, Role, Unsupported, Workload
 
 __all__ = ["ADAPTERS", "bound", "connected"]
 
@@ -122,20 +121,20 @@ def _server(control: Control, workload: Workload, *, curve: bool) -> None:
 
 
 def _client(control: Control, workload: Workload) -> None:
-    data = workload.payload()
-    clock, times = time.perf_counter_ns, []
+    if workload.kind == "inflight":
+        raise Unsupported("it has no requests to tell apart")
+    asker = Asker(workload)
     with connected("DEALER", control) as socket:
+
+        def ask(data: bytes) -> bytes:
+            socket.send(data)
+            return socket.recv()
+
         control.ready()
         control.go.wait()
         with control.measured():
-            for _ in range(workload.total):
-                began = clock()
-                socket.send(data)
-                reply = socket.recv()
-                times.append(clock() - began)
-        if reply != data:
-            raise AssertionError("the reply is not what was sent")
-        control.done({"times": times[workload.warmup :]})
+            asker.one_by_one_blocking(ask)
+        control.done(asker.numbers())
         control.close.wait()
 
 

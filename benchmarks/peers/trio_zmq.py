@@ -6,7 +6,6 @@ descriptor: try, look at EVENTS, then wait.
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 from benchmarks.adapter import Adapter, Control, RoleFunction, stops, wait
 from benchmarks.peers.bare_zmq import bound, connected
-from benchmarks.workload import Meter, Role, Workload
+from benchmarks.workload import Asker, Meter, Role, Unsupported, Workload
 
 __all__ = ["ADAPTERS"]
 
@@ -121,23 +120,24 @@ async def _server(control: Control, workload: Workload, *, curve: bool) -> None:
 
 
 async def _client(control: Control, workload: Workload) -> None:
+    import trio
     import zmq
 
-    data = workload.payload()
-    clock, times = time.perf_counter_ns, []
+    if workload.kind == "inflight":
+        raise Unsupported("it has no requests to tell apart")
+    asker = Asker(workload)
     with connected("DEALER", control) as socket:
         descriptor = _descriptor(socket)
+
+        async def ask(data: bytes) -> bytes:
+            socket.send(data, zmq.NOBLOCK)
+            return (await _receive(socket, descriptor))[0]
+
         control.ready()
         await wait(control.go)
         with control.measured():
-            for _ in range(workload.total):
-                began = clock()
-                socket.send(data, zmq.NOBLOCK)
-                reply = await _receive(socket, descriptor)
-                times.append(clock() - began)
-        if reply != [data]:
-            raise AssertionError("the reply is not what was sent")
-        control.done({"times": times[workload.warmup :]})
+            await asker.one_by_one(ask, trio.sleep)
+        control.done(asker.numbers())
         await wait(control.close)
 
 

@@ -7,13 +7,12 @@ run depends on no multicast.  The subscription's buffer holds a whole run, as th
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from benchmarks.adapter import Adapter, Control, stops, wait
-from benchmarks.workload import Meter, Unsupported, Workload
+from benchmarks.workload import IN_FLIGHT, Asker, Meter, Unsupported, Workload
 
 __all__ = ["ADAPTERS"]
 
@@ -134,20 +133,25 @@ def _client(control: Control, workload: Workload) -> None:
 
 
 async def _ask(control: Control, workload: Workload) -> None:
-    data = workload.payload()
-    clock, times = time.perf_counter_ns, []
+    import trio
+
+    asker = Asker(workload)
     async with _second(control.details) as node:
         await node.wait_for_peers(1)
+
+        async def ask(data: bytes) -> Any:
+            return await node.request(_TOPIC, data)
+
         control.ready()
         await wait(control.go)
         with control.measured():
-            for _ in range(workload.total):
-                began = clock()
-                reply = await node.request(_TOPIC, data)
-                times.append(clock() - began)
-        if reply != data:
-            raise AssertionError("the reply is not what was sent")
-        control.done({"times": times[workload.warmup :]})
+            if workload.kind == "inflight":
+                async with trio.open_nursery() as nursery:
+                    for _ in range(IN_FLIGHT):
+                        nursery.start_soon(asker.many, ask)
+            else:
+                await asker.one_by_one(ask, trio.sleep)
+        control.done(asker.numbers())
         await wait(control.close)
 
 
