@@ -13,7 +13,10 @@ import trio
 
 from benchmarks import machine, peers, report
 from benchmarks.adapter import Adapter
+from benchmarks.compare import RESULTS, print_goals
+from benchmarks.goals import wanted
 from benchmarks.harness import run_once, run_rounds
+from benchmarks.pictures import draw
 from benchmarks.profiling import Profiling
 from benchmarks.summary import summarise
 from benchmarks.workload import KINDS, Workload
@@ -25,7 +28,8 @@ _FORMAT = 1
 
 _EXAMPLES = """\
 examples:
-  python -m benchmarks                              the short form: 64 B, about two minutes
+  python -m benchmarks --goals                      what the goals compare (make bench)
+  python -m benchmarks                              64 B, every system
   python -m benchmarks --full                       a million messages, more sizes, more rounds
   python -m benchmarks --only roundtrip --systems zeromesh,trio-zmq
   python -m benchmarks --sizes 16,256,1024,65536 --count 200000
@@ -65,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--requests", type=_positive, metavar="N", help="round trips a round (default: 5000)")
     parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds (default: 5)")
     parser.add_argument(
+        "--goals",
+        action="store_true",
+        help="what the goals compare, and no more: under ten minutes (make bench)",
+    )
+    parser.add_argument(
         "--full",
         action="store_true",
         help="1,000,000 messages, sizes 16 to 65536, 7 rounds: about half an hour",
@@ -91,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _workloads(options: argparse.Namespace) -> list[Workload]:
     full = options.full
-    sizes = options.sizes or ([16, 64, 256, 1024, 65536] if full else [64])
+    sizes = options.sizes or ([16, 64, 256, 1024, 65536, 1 << 20] if full or options.goals else [64])
     count = options.count or (1_000_000 if full else 300_000)
     requests = options.requests or (20_000 if full else 5000)
     found = []
@@ -115,7 +124,11 @@ def _systems(chosen: str | None) -> tuple[list[Adapter], list[str]]:
     found = [known[name] for name in names]
     return (
         [adapter for adapter in found if adapter.missing() is None],
-        [f"left out: {adapter.title}: {adapter.missing()}" for adapter in found if adapter.missing()],
+        [
+            f"LEFT OUT: {adapter.title}: {adapter.missing()} (make bench installs what it can)"
+            for adapter in found
+            if adapter.missing()
+        ],
     )
 
 
@@ -144,7 +157,7 @@ def _where(options: argparse.Namespace, result: dict[str, Any]) -> Path:
         return Path(options.json)
     commit = result["commit"]["id"][:10] if result["commit"] else "no-commit"
     stamp = result["date"].replace(":", "").replace("+0000", "Z")
-    return Path(__file__).parent / "results" / f"{stamp}-{commit}.json"
+    return RESULTS / f"{stamp}-{commit}.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -158,7 +171,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"benchmarks: {line}", file=sys.stderr)
     if not adapters:
         raise SystemExit("benchmarks: nothing is left to measure")
-    rounds = options.rounds or (7 if options.full else 5)
+    rounds = options.rounds or (7 if options.full else 3 if options.goals else 5)
+
+    def chosen(system: str, workload: str) -> bool:
+        return not options.goals or wanted(peers.BASE, system, workload)
+
     terminal = sys.stderr.isatty()
 
     def progress(text: str) -> None:
@@ -172,7 +189,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
 
     async def measure() -> list[dict[str, Any]]:
-        return await run_rounds(adapters, workloads, rounds, limit=options.limit, progress=progress)
+        return await run_rounds(
+            adapters, workloads, rounds, limit=options.limit, progress=progress, wanted=chosen
+        )
 
     result["runs"] = trio.run(measure)
     if terminal:
@@ -182,7 +201,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result) + "\n", encoding="utf-8")
     report.print_result(result, workloads, {adapter.name: adapter for adapter in adapters}, peers.BASE)
-    print(f"\nraw numbers: {path}")
+    if options.goals or options.full:
+        print_goals(result)
+    for picture in draw(result, path.with_suffix("")):
+        print(f"picture: {picture}")
+    print(f"raw numbers: {path}")
     return 1 if any(run["status"] == "failed" for run in result["runs"]) else 0
 
 

@@ -66,7 +66,8 @@ class Adapter:
     """One system. ``sealed``: what travels is encrypted and authenticated.
 
     ``distributions`` are the packages whose versions belong into a result, ``modules`` those
-    that must be importable, ``programs`` the servers that must be there (``program`` finds them).
+    that must be importable, ``programs`` the servers that must be there (``program`` finds them). ``share`` is what of a
+    one-way count it does: a slow one need not keep the others waiting for the rate that it shows soon.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Adapter:
     distributions: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
+    share: float = 1.0
 
     def missing(self) -> str | None:
         """Why it can't run here, None if it can."""

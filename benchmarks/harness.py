@@ -202,8 +202,9 @@ async def run_rounds(
     *,
     limit: float,
     progress: Callable[[str], None],
+    wanted: Callable[[str, str], bool] = lambda system, workload: True,
 ) -> list[Run]:
-    """All runs, interleaved: what disturbs the machine for a while disturbs every system."""
+    """All runs that are ``wanted``, interleaved: what disturbs the machine for a while disturbs every system."""
     runs: list[Run] = []
     out: set[tuple[str, str]] = set()  # what a system can't do it can't do in the next round either
     for number in range(rounds):
@@ -211,11 +212,12 @@ async def run_rounds(
         order = [*adapters[shift:], *adapters[:shift]]
         for workload in workloads:
             for adapter in order:
-                if (adapter.name, workload.name) in out:
+                if (adapter.name, workload.name) in out or not wanted(adapter.name, workload.name):
                     continue
                 progress(f"round {number + 1} of {rounds}: {workload.title}: {adapter.title}")
-                run = await run_once(adapter, workload, limit=limit)
-                run["round"] = number
+                scaled = workload.scaled(adapter.share)
+                run = await run_once(adapter, scaled, limit=limit)
+                run |= {"round": number, "count": scaled.count, "warmup": scaled.warmup}
                 runs.append(run)
                 if run["status"] == "unsupported":
                     out.add((adapter.name, workload.name))

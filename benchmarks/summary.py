@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.workload import ASKED, IN_FLIGHT, Workload
@@ -76,7 +77,11 @@ def summarise(workloads: Iterable[Workload], runs: Iterable[dict[str, Any]]) -> 
         grouped.setdefault((run["workload"], run["system"]), []).append(run)
     entries = []
     for (name, system), group in grouped.items():
-        good = [figures(by_name[name], run["roles"]) for run in group if run["status"] == "ok"]
+        good = [
+            figures(replace(by_name[name], count=run["count"], warmup=run["warmup"]), run["roles"])
+            for run in group
+            if run["status"] == "ok"
+        ]
         keys = set.intersection(*(set(each) for each in good)) if good else set()
         entries.append(
             {

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self, get_args
 
 __all__ = [
@@ -94,6 +94,12 @@ class Workload:
             "paced": ("round trip by a schedule", "one a millisecond"),
         }[self.kind]
         return f"{what}, {self.size} B, {self.count:,} {unit}"
+
+    def scaled(self, share: float) -> Self:
+        """The same work with fewer messages one way; requests stay as many as they are."""
+        if self.kind != "oneway" or share == 1:
+            return self
+        return replace(self, count=max(1, int(self.count * share)), warmup=max(1, int(self.warmup * share)))
 
     def payload(self) -> bytes:
         """What every system carries: bytes that no compression and no text codec makes cheaper."""

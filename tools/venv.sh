@@ -3,6 +3,7 @@
 #
 #   sh tools/venv.sh run    what the `mesh` command needs
 #   sh tools/venv.sh dev    that, every extra, and the tools for tests, types and lint
+#   sh tools/venv.sh bench  the first, and the systems that the benchmarks compare with, as far as they install
 #
 # Needs Python 3.11 or later and a way to reach a package index; nothing else.
 # PYTHON=… chooses the interpreter, VENV=… another folder. Safe to call again.
@@ -16,7 +17,8 @@ fail() { echo "zeromesh: $*" >&2; exit 1; }
 case $what in
 run) requirement=. ;;
 dev) requirement='.[all,dev]' ;;
-*) fail "tools/venv.sh takes 'run' or 'dev', not '$what'" ;;
+bench) requirement=. ;;
+*) fail "tools/venv.sh takes 'run', 'dev' or 'bench', not '$what'" ;;
 esac
 
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
@@ -64,9 +66,19 @@ echo "zeromesh: installing ($what) into $venv …"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --editable "$requirement" ||
     fail "installing failed; the lines above say why (no network?)"
 
+if [ "$what" = bench ]; then
+    # A system that has no wheel for this Python is left out, and the benchmarks say so.
+    "$venv/bin/python" -c '
+import tomllib
+for requirement in tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bench"]:
+    print(requirement)' | while read -r peer; do
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --only-binary :all: "$peer" ||
+            echo "zeromesh: $peer does not install here: the benchmarks leave it out" >&2
+    done
+fi
+
 # An installer would leave bytecode; an editable installation compiles at the first start of each module.
 "$venv/bin/python" -m compileall -q mesh bridges || true
 
 # The stamps tell make that the environment is as new as pyproject.toml.
-touch "$venv/.installed-run"
-[ "$what" = run ] || touch "$venv/.installed-dev"
+touch "$venv/.installed-run" "$venv/.installed-$what"

@@ -99,5 +99,6 @@ ADAPTERS = [
         roles={"publisher": _publisher, "subscriber": _subscriber, "server": _server, "client": _client},
         distributions=("pynng",),
         modules=("pynng",),
+        share=0.2,
     )
 ]
