@@ -26,6 +26,7 @@ import trio
 import mesh
 from mesh.daemon import notify
 from mesh.daemon.control import Control
+from mesh.daemon.measuring import Measuring
 from mesh.daemon.operations import Operations, control_socket
 from mesh.daemon.web import serve_web
 from mesh.errors import MeshError, TransportError
@@ -96,6 +97,7 @@ class Daemon:
                 operations = Operations(node, self._home)
                 control = Control(control_socket(self._home), operations.single(), operations.streams())
                 await nursery.start(control.run)
+                nursery.start_soon(Measuring(node).run)
                 self._home.announce_daemon(
                     sorted(node.endpoints, key=lambda each: not each.startswith("ipc://"))
                 )

@@ -1,0 +1,134 @@
+"""What a daemon does for ``mesh bench`` of another member: echo requests, and count a flow of messages.
+
+``ECHO``: a request's value comes back.  ``FLOW``: ``{"open": ID}`` subscribes to ``FLOW/ID`` and answers when that is
+live; ``{"close": ID, "sent": N}`` waits until N messages have come, or none for a moment, and tells what came.
+
+Topics like a program's own, so that access rules apply to them as to any other.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from mesh.errors import ConfigError, MeshError
+
+if TYPE_CHECKING:
+    import mesh
+
+__all__ = ["ECHO", "FLOW", "Measuring"]
+
+ECHO: Final = "zeromesh/bench/echo"
+FLOW: Final = "zeromesh/bench/flow"
+
+_FLOWS: Final = 4  # at once: each holds a subscription
+_LIFETIME: Final = 120.0  # s; a flow whose asker is gone
+_QUIET: Final = 1.0  # s without a message: the rest is lost
+_ID: Final = re.compile(r"[0-9a-f]{1,32}", re.ASCII)
+
+
+class _Flow:
+    """One flow being counted. Times are of this process's monotonic clock, in seconds."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.size = 0
+        self.first = self.last = 0.0
+        self.closed = trio.Event()
+        self.sent: int | None = None
+        self.told: dict[str, Any] = {}
+        self.over = trio.Event()  # all has come
+        self.ended = trio.Event()  # and has been told
+
+    async def count(self, subscription: mesh.Subscription) -> None:
+        try:
+            async for message in subscription:
+                self.last = time.perf_counter()
+                self.first = self.first or self.last
+                self.received += 1
+                self.size += len(message.data)
+                if self.received == self.sent:
+                    break
+        except MeshError:
+            pass  # the node closes
+        self.over.set()
+
+    async def wait_end(self) -> None:
+        """Return when everything that was sent has come, or nothing comes any more."""
+        if self.sent is not None and self.received >= self.sent:
+            return
+        while True:
+            before = self.received
+            with trio.move_on_after(_QUIET):
+                await self.over.wait()
+                return
+            if self.received == before:
+                return
+
+
+class Measuring:
+    """The service of one node."""
+
+    def __init__(self, node: mesh.Node) -> None:
+        self._node = node
+        self._flows: dict[str, _Flow] = {}
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Answer until cancelled, or until the node closes."""
+        async with trio.open_nursery() as self._nursery:
+            await self._nursery.start(self._node.serve, ECHO, self._echo)
+            await self._nursery.start(self._node.serve, FLOW, self._flow)
+            task_status.started()
+
+    async def _echo(self, request: mesh.Request) -> Any:
+        return request.value
+
+    async def _flow(self, request: mesh.Request) -> Any:
+        value = request.value
+        wanted = value if isinstance(value, dict) else {}
+        if "open" in wanted:
+            return await self._open(wanted["open"])
+        if "close" in wanted:
+            return await self._close(wanted["close"], wanted.get("sent"))
+        raise ConfigError("neither open nor close", key="flow")
+
+    async def _open(self, name: Any) -> str:
+        if not isinstance(name, str) or not _ID.fullmatch(name):
+            raise ConfigError("expected up to 32 hex digits", key="open")
+        if name in self._flows or len(self._flows) >= _FLOWS:
+            raise ConfigError(f"{len(self._flows)} flows are open here already", key="open")
+        flow = self._flows[name] = _Flow()
+        await self._nursery.start(self._follow, name, flow)
+        return "live"
+
+    async def _follow(
+        self, name: str, flow: _Flow, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        try:
+            with trio.move_on_after(_LIFETIME):
+                async with (
+                    self._node.subscribe(f"{FLOW}/{name}") as subscription,
+                    trio.open_nursery() as nursery,
+                ):
+                    nursery.start_soon(flow.count, subscription)
+                    task_status.started()
+                    await flow.closed.wait()
+                    await flow.wait_end()
+                    flow.told = {"lost": subscription.lost, "dropped": subscription.dropped}
+                    nursery.cancel_scope.cancel()
+        finally:
+            del self._flows[name]
+            flow.ended.set()
+
+    async def _close(self, name: Any, sent: Any) -> dict[str, Any]:
+        flow = self._flows.get(name) if isinstance(name, str) else None
+        if flow is None:
+            raise ConfigError("no such flow", key="close")
+        flow.sent = sent if type(sent) is int else None
+        flow.closed.set()
+        await flow.ended.wait()
+        seconds = flow.last - flow.first
+        return {"received": flow.received, "bytes": flow.size, "seconds": seconds, **flow.told}

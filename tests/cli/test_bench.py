@@ -1,0 +1,95 @@
+"""``mesh bench``: figures, words, JSON and a picture; a peer that answers, and those that don't."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.cli.measured import buckets, curve, percentiles, told_throughput
+from tests.cli.command import daemon, home_at, mesh, mesh_here
+
+seconds = st.lists(st.floats(1e-7, 50), min_size=1, max_size=300)
+
+
+@given(seconds)
+def test_figures_of_any_times(times: list[float]) -> None:
+    found = percentiles(times)
+    assert (
+        found["min"]
+        == min(times)
+        <= found["p50"]
+        <= found["p99"]
+        <= found["p99.9"]
+        <= found["max"]
+        == max(times)
+    )
+    assert sum(taken <= found["p90"] for taken in times) >= 0.9 * len(times)
+    histogram = buckets(times)
+    assert sum(number for _, number in histogram) == len(times)
+    assert histogram[0][1] and histogram[-1][1]
+    assert all(least <= taken for (_, least), (_, taken) in zip(curve(times), curve(times)[1:], strict=False))
+
+
+def test_words_on_a_rate() -> None:
+    entry = {
+        "size": 1024,
+        "sent": 1000,
+        "received": 990,
+        "lost": 10,
+        "rate": 100_000.0,
+        "bytes_per_second": 1.024e8,
+    }
+    told = told_throughput("cellar", entry)
+    assert "10 of 1,000 lost (1.00%)" in told
+    assert "near what a 1 Gbit/s link carries" in told
+
+
+async def test_between_a_command_and_a_daemon(tmp_path: Path) -> None:
+    home = home_at(tmp_path / "home")
+    picture, result = tmp_path / "p.svg", tmp_path / "r.json"
+    async with daemon(home, "--name", "cellar"):
+        done = await mesh(
+            "bench", "latency", "--size", "8,2000", "--count", "30", "--json", str(result), "--plot", str(picture),
+            home=home,
+        )  # fmt: skip
+        assert done.code == 0, done.stderr
+        assert done.stdout[0] == "cellar, 8 B: 30 of 30 answered"
+        assert any("Half of all requests took at most" in line for line in done.stdout)
+        sizes = json.loads(result.read_text())["sizes"]
+        assert [(entry["size"], len(entry["times"]), entry["lost"]) for entry in sizes] == [
+            (8, 30, 0),
+            (2000, 30, 0),
+        ]
+        assert ET.fromstring(picture.read_text()).tag.endswith("svg")
+
+        done = await mesh(
+            "bench", "throughput", "cellar", "--size", "64", "--seconds", "0.2", "--json", "-", home=home
+        )
+        assert done.code == 0, done.stderr
+        (entry,) = done.json["sizes"]
+        assert entry["received"] > 0
+        assert entry["received"] + entry["lost"] == entry["sent"]
+
+        done = await mesh("bench", "latency", "attic", home=home)
+        assert (done.code, done.line) == (1, "no such peer: 'attic'")
+
+
+async def test_nobody_to_measure_with(tmp_path: Path) -> None:
+    done = await mesh("bench", "latency", home=home_at(tmp_path / "home"))
+    assert done.code == 1
+    assert "no peers" in done.line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("latency", "--size", "x"), ("latency", "--size", "-1"), ("throughput", "--plot", "p.png"), ("speed",), ("latency", "--count", "0")],
+)  # fmt: skip
+def test_mistakes(words: tuple[str, ...], capfd: pytest.CaptureFixture[str], own_home: Path) -> None:
+    done = mesh_here(capfd, "bench", *words)
+    assert done.code == 2
+    assert len(done.stderr) == 1
