@@ -107,9 +107,10 @@ def _workloads(options: argparse.Namespace) -> list[Workload]:
     for kind in KINDS:
         if options.only in (None, kind):
             for size in sizes if kind == "oneway" or options.sizes else [64]:
-                most = (
-                    min(count, max(100, options.volume * 1_000_000 // size)) if kind == "oneway" else requests
-                )
+                most = {
+                    "oneway": min(count, max(100, options.volume * 1_000_000 // size)),
+                    "paced": requests // 5,
+                }.get(kind, requests)
                 found.append(Workload(kind, size, most, max(1, most // 10)))
     return found
 

@@ -17,7 +17,7 @@ __all__ = ["RESULTS", "latest", "main", "print_goals"]
 
 RESULTS = Path(__file__).parent / "results"
 
-_HEADS = ("work", "figure", "against", "ours", "theirs", "ratio", "goal", "holds")
+_HEADS = ("work", "figure", "against", "ours", "theirs", "ratio", "goal", "holds", "CPU")
 
 
 def latest() -> Path:
@@ -47,6 +47,7 @@ def _row(judged: Judged) -> list[str]:
         ratio,
         goal.text,
         holds,
+        "-" if judged.cpu is None else f"{judged.cpu:.2f} ×",
     ]
 
 
@@ -62,6 +63,23 @@ def print_goals(result: Mapping[str, Any], out: TextIO | None = None) -> bool:
     return not counts[False]
 
 
+def markdown(result: Mapping[str, Any]) -> str:
+    """The goals, and under what they were measured, as a document shows them (docs/performance.md)."""
+    about, commit = result["machine"], (result["commit"] or {"id": "unknown"})["id"][:10]
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(result["packages"].items()))
+    rows = [_row(one) for one in judge(result, peers.BASE)]
+    lines = ["| " + " | ".join(row) + " |" for row in [_HEADS, ["---"] * len(_HEADS), *rows]]
+    load = ", ".join(f"{each:.1f}" for each in about["load_average"])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{about['cpu']}, {about['cores']} cores (load before the run {load}), {about['system']} {about['kernel']}, "
+            f"{result['python']}; {versions}; commit {commit}, {result['date'][:10]}.",
+        ]
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: printed; 1: with ``--strict``, some goal does not hold."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
@@ -69,10 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "result", nargs="?", type=Path, help="a result of python -m benchmarks (default: the latest)"
     )
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a goal does not hold")
+    parser.add_argument("--markdown", action="store_true", help="print the table as documents have it")
     options = parser.parse_args(arguments)
     path = options.result or latest()
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
+        if options.markdown:
+            print(markdown(result))
+            return 0
         held = print_goals(result)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SystemExit(

@@ -9,7 +9,7 @@ one after the other.  Every single time is kept.
 
 *In flight*: the same with 64 requests under way at any time; the rate is of the replies after the warm-up.
 
-*Paced*: the same, one every millisecond by a schedule that does not wait.  A time begins when its request was due, so
+*Paced*: the same, one every five milliseconds by a schedule that does not wait.  A time begins when its request was due, so
 that a stall counts for every request that it held up (no coordinated omission).
 """
 
@@ -44,7 +44,7 @@ ASKED: tuple[Kind, ...] = ("roundtrip", "inflight", "paced")
 """Kinds with a client and a server."""
 
 IN_FLIGHT = 64
-PACE = 1_000_000
+PACE = 5_000_000
 """Nanoseconds from one request to the next of *paced*."""
 
 Role = Literal["publisher", "subscriber", "server", "client"]
@@ -91,7 +91,7 @@ class Workload:
             "oneway": ("one way", "messages"),
             "roundtrip": ("round trip", "in sequence"),
             "inflight": (f"{IN_FLIGHT} requests in flight", "replies"),
-            "paced": ("round trip by a schedule", "one a millisecond"),
+            "paced": ("round trip by a schedule", "200 a second"),
         }[self.kind]
         return f"{what}, {self.size} B, {self.count:,} {unit}"
 

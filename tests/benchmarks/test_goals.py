@@ -30,9 +30,9 @@ RESULT: dict[str, Any] = {
     "date": "2026-01-01T00:00:00+00:00",
     "commit": None,
     "summary": [
-        entry("oneway-64", "zeromesh", rate=500_000),
+        entry("oneway-64", "zeromesh", rate=500_000, publisher_cpu_us=1, subscriber_cpu_us=2),
         entry("oneway-256", "zeromesh", rate=300_000),
-        entry("oneway-64", "pyzmq", rate=400_000),
+        entry("oneway-64", "pyzmq", rate=400_000, publisher_cpu_us=1, subscriber_cpu_us=1),
         entry("oneway-64", "zenoh", rate=450_000),
         entry("roundtrip-64", "zeromesh", p50=300, p99=900),
         entry("roundtrip-64", "nats", p50=800, p99=1000),
@@ -48,6 +48,7 @@ def test_a_goal_holds_or_not_or_was_not_measured() -> None:
     assert verdicts["roundtrip-64", "nats", "p50"] is True  # 0.375 of at most 0.4
     assert verdicts["roundtrip-64", "nats", "p99"] is False
     assert verdicts["inflight-64", "nats", "rate"] is None
+    assert [j.cpu for j in judge(RESULT, peers.BASE) if j.cpu] == [1.5]
 
 
 def test_every_goal_is_about_systems_and_work_that_exist() -> None:
@@ -66,6 +67,15 @@ def test_compare_prints_every_goal(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "1.25 ×" in printed
     assert "2 hold, 2 do not" in printed
     assert compare.main([str(path), "--strict"]) == 1
+    capsys.readouterr()
+    about = {"cpu": "a CPU", "cores": 2, "load_average": [0.5, 1, 2], "system": "Linux", "kernel": "6"}
+    path.write_text(
+        json.dumps({**RESULT, "machine": about, "packages": {"trio": "1"}, "python": "CPython 3"})
+    )
+    assert compare.main([str(path), "--markdown"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + len(GOALS) + 2
+    assert all(line.count("|") == 10 for line in lines[:-2])
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"summary": 3}'])

@@ -67,12 +67,12 @@ async def test_a_paced_time_begins_when_its_request_was_due(monkeypatch: pytest.
 
     async def ask(data: bytes) -> bytes:
         nonlocal clock
-        clock += 3_500_000 if clock < 2_000_000 else 100_000  # the first takes as long as three others may
+        clock += 17_500_000 if clock < 10_000_000 else 500_000  # the first takes as long as three others may
         return data
 
     asker = Asker(Workload("paced", 8, 6, 0))
     await asker.one_by_one(ask, sleep)
-    assert [round(taken / 1e6, 1) for taken in asker.times] == [3.5, 2.6, 1.7, 0.8, 0.1, 0.1]
+    assert [round(taken / 1e6, 1) for taken in asker.times] == [17.5, 13.0, 8.5, 4.0, 0.5, 0.5]
 
 
 def test_the_command_writes_what_a_result_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
