@@ -69,6 +69,13 @@ def over_rounds(values: Sequence[float]) -> dict[str, float]:
     return {"median": middle, "min": low, "max": high, "spread": (high - low) / middle if middle else 0.0}
 
 
+def _done(workload: Workload, run: dict[str, Any]) -> Workload:
+    """What a run really did of the work: slow systems do a share of it."""
+    return replace(
+        workload, count=run.get("count", workload.count), warmup=run.get("warmup", workload.warmup)
+    )
+
+
 def summarise(workloads: Iterable[Workload], runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """One entry for each workload and system: its figures over all rounds that succeeded, and the failures."""
     by_name = {workload.name: workload for workload in workloads}
@@ -77,11 +84,7 @@ def summarise(workloads: Iterable[Workload], runs: Iterable[dict[str, Any]]) -> 
         grouped.setdefault((run["workload"], run["system"]), []).append(run)
     entries = []
     for (name, system), group in grouped.items():
-        good = [
-            figures(replace(by_name[name], count=run["count"], warmup=run["warmup"]), run["roles"])
-            for run in group
-            if run["status"] == "ok"
-        ]
+        good = [figures(_done(by_name[name], run), run["roles"]) for run in group if run["status"] == "ok"]
         keys = set.intersection(*(set(each) for each in good)) if good else set()
         entries.append(
             {

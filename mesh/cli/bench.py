@@ -14,7 +14,7 @@ import socket
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -23,14 +23,13 @@ import typer
 
 from mesh.cli.base import ConnectOption, HomeOption, VerboseOption, guarded, run, set_up_logging, usage
 from mesh.cli.measured import buckets, curve, percentiles, told_latency, told_throughput
-from mesh.cli.output import say, write
+from mesh.cli.output import say, table, write
 
 if TYPE_CHECKING:
     import mesh
 
 __all__ = ["register"]
 
-_WARM_UP: Final = 20  # requests that are not counted: the first ones open links and fill caches
 _BARS: Final = 40  # characters
 _CHECK: Final = 64  # messages between two looks at the clock
 
@@ -65,6 +64,9 @@ def latency(
     peer: PeerArgument = None,
     size: SizeOption = "64,1024,65536",
     count: Annotated[int, typer.Option("--count", metavar="N", min=1, help="Requests of each size.")] = 500,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every daemon to every other one: a matrix, at the first size.")
+    ] = False,
     json: JsonFileOption = None,
     plot: PlotOption = None,
     connect: ConnectOption = None,
@@ -78,10 +80,15 @@ def latency(
       mesh bench latency cellar
       mesh bench latency cellar --size 64,65536 --count 5000 --plot latency.svg
       mesh bench latency --json - | jq '.sizes[0].percentiles'
+      mesh bench latency --all
     """
     set_up_logging(verbose)
     sizes = _sizes(size)
     _check_plot(plot)
+    if every:
+        if peer is not None or plot is not None or count > 1000:
+            usage("--all takes no peer, no --plot and a --count of at most 1000")
+        return run(lambda: _matrix(sizes[0], count, json, connect, home))
     return run(lambda: _latency(peer, sizes, count, json, plot, connect, home))
 
 
@@ -133,9 +140,8 @@ async def _beside(
     wanted: str | None, connect: list[str] | None, home: Path | None
 ) -> AsyncIterator[tuple[mesh.Node, mesh.Peer]]:
     """A node, and the peer to measure with: one that answers."""
-    from mesh.cli.nodes import joined, patiently, peer_named, wait_for_company
-    from mesh.daemon.measuring import ECHO
-    from mesh.errors import NoResponders, UnknownPeer
+    from mesh.cli.nodes import joined, peer_named, wait_for_company
+    from mesh.errors import UnknownPeer
 
     async with joined(home, connect=connect) as node:
         if wanted is None:
@@ -143,13 +149,7 @@ async def _beside(
             peers = list(node.peers.values())
         else:
             peers = await peer_named(node, wanted)
-        answering = []
-        for peer in peers:
-            try:
-                await patiently(lambda peer=peer: node.request(ECHO, b"", to=peer))  # type: ignore[misc]
-            except NoResponders:
-                continue
-            answering.append(peer)
+        answering = await _answering(node, peers)
         if not answering:
             reason = (
                 "no daemon of this mesh answers there"
@@ -161,6 +161,22 @@ async def _beside(
             names = ", ".join(sorted(peer.name for peer in answering))
             raise UnknownPeer(wanted or "any", f"several answer, name one: {names}")
         yield node, answering[0]
+
+
+async def _answering(node: mesh.Node, peers: Sequence[mesh.Peer]) -> list[mesh.Peer]:
+    """Those whose daemon answers measurements."""
+    from mesh.cli.nodes import patiently
+    from mesh.daemon.measuring import ECHO
+    from mesh.errors import NoResponders, PeerGone
+
+    answering = []
+    for peer in peers:
+        try:
+            await patiently(lambda peer=peer: node.request(ECHO, b"", to=peer))  # type: ignore[misc]
+        except (NoResponders, PeerGone):
+            continue
+        answering.append(peer)
+    return answering
 
 
 async def _bare_tcp(peer: mesh.Peer) -> float | None:
@@ -197,12 +213,14 @@ async def _latency(
     connect: list[str] | None,
     home: Path | None,
 ) -> int:
+    from mesh.daemon.measuring import round_trips
+
     quiet = str(json) == "-"
     async with _beside(wanted, connect, home) as (node, peer):
         bare = await _bare_tcp(peer)
         result: dict[str, Any] = {**_head("latency", node, peer), "tcp_connect": bare, "sizes": []}
         for size in sizes:
-            times, lost = await _ask(node, peer, size, count, _progress(f"{size} B", count))
+            times, lost = await round_trips(node, peer, size, count, _progress(f"{size} B", count))
             entry: dict[str, Any] = {"size": size, "sent": count, "lost": lost}
             if times:
                 entry |= {"percentiles": percentiles(times), "histogram": buckets(times)}
@@ -224,26 +242,46 @@ async def _latency(
     return 0 if all("percentiles" in entry for entry in result["sizes"]) else 1
 
 
-async def _ask(
-    node: mesh.Node, peer: mesh.Peer, size: int, count: int, progress: Callable[[int], None]
-) -> tuple[list[float], int]:
-    """(times in seconds, requests without a reply)."""
-    from mesh.daemon.measuring import ECHO
-    from mesh.errors import RequestTimeout
+async def _matrix(
+    size: int, count: int, json: Path | None, connect: list[str] | None, home: Path | None
+) -> int:
+    """Let every daemon measure to every other one; their medians as a table."""
+    from mesh.cli.nodes import joined, wait_for_company
+    from mesh.daemon.measuring import ASK
+    from mesh.errors import MeshError
 
-    data = secrets.token_bytes(size)
-    times, lost = [], 0
-    for number in range(-min(_WARM_UP, count), count):
-        began = time.perf_counter()
-        try:
-            await node.request(ECHO, data, to=peer)
-        except RequestTimeout:
-            lost += number >= 0
-            continue
-        if number >= 0:
-            times.append(time.perf_counter() - began)
+    async with joined(home, connect=connect) as node:
+        await wait_for_company(node)
+        answering = sorted(await _answering(node, list(node.peers.values())), key=lambda peer: peer.name)
+        if len(answering) < 2:
+            say("mesh: a matrix takes two daemons at least, and fewer answer")
+            return 1
+        pairs = [(a, b) for a in answering for b in answering if a.id != b.id]
+        progress = _progress(f"{len(pairs)} pairs", len(pairs))
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for number, (a, b) in enumerate(pairs):
+            entry: dict[str, Any] = {"from": a.name, "to": b.name}
+            try:
+                wanted = {"peer": b.id, "size": size, "count": count}
+                told = await node.request(ASK, wanted, to=a, timeout=120)
+                entry |= (
+                    {"lost": told["lost"], "percentiles": percentiles(told["times"])} if told["times"] else {}
+                )
+            except MeshError as error:
+                entry["error"] = str(error)
+            found[a.id, b.id] = entry
             progress(number + 1)
-    return times, lost
+        result = {**_head("latency", node, None), "size": size, "count": count, "pairs": list(found.values())}
+    _report(json, result)
+
+    def cell(a: mesh.Peer, b: mesh.Peer) -> str:
+        entry = found.get((a.id, b.id), {})
+        return f"{entry['percentiles']['p50'] * 1000:.3f}" if "percentiles" in entry else "-"
+
+    if str(json) != "-":
+        rows = [[a.name, *(cell(a, b) for b in answering)] for a in answering]
+        write(table(("p50 in ms, from / to", *(peer.name for peer in answering)), rows))
+    return 0 if all("percentiles" in entry for entry in found.values()) else 1
 
 
 # -- throughput ---------------------------------------------------------------------------------
@@ -311,7 +349,7 @@ async def _flow(
 # -- output -------------------------------------------------------------------------------------
 
 
-def _head(kind: str, node: mesh.Node, peer: mesh.Peer) -> dict[str, Any]:
+def _head(kind: str, node: mesh.Node, peer: mesh.Peer | None) -> dict[str, Any]:
     from mesh import __version__
 
     return {
@@ -319,8 +357,7 @@ def _head(kind: str, node: mesh.Node, peer: mesh.Peer) -> dict[str, Any]:
         "version": __version__,
         "time": time.time(),
         "from": node.name,
-        "peer": peer.name,
-        "id": peer.id,
+        **({} if peer is None else {"peer": peer.name, "id": peer.id}),
     }
 
 

@@ -2,32 +2,63 @@
 
 ``ECHO``: a request's value comes back.  ``FLOW``: ``{"open": ID}`` subscribes to ``FLOW/ID`` and answers when that is
 live; ``{"close": ID, "sent": N}`` waits until N messages have come, or none for a moment, and tells what came.
+``ASK``: ``{"peer", "size", "count"}`` measures from here to another peer, one such at a time: times in seconds.
 
 Topics like a program's own, so that access rules apply to them as to any other.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from mesh.errors import ConfigError, MeshError
+from mesh.errors import ConfigError, MeshError, RequestTimeout
 
 if TYPE_CHECKING:
     import mesh
 
-__all__ = ["ECHO", "FLOW", "Measuring"]
+__all__ = ["ASK", "ECHO", "FLOW", "MOST_ASKED", "Measuring", "round_trips"]
 
 ECHO: Final = "zeromesh/bench/echo"
 FLOW: Final = "zeromesh/bench/flow"
 
+ASK: Final = "zeromesh/bench/ask"
+MOST_ASKED: Final = 1000
+"""Requests that one ``ASK`` is good for: some seconds of a daemon's time."""
+
+_WARM_UP: Final = 20  # requests that are not counted: the first ones open links and fill caches
 _FLOWS: Final = 4  # at once: each holds a subscription
 _LIFETIME: Final = 120.0  # s; a flow whose asker is gone
 _QUIET: Final = 1.0  # s without a message: the rest is lost
 _ID: Final = re.compile(r"[0-9a-f]{1,32}", re.ASCII)
+
+
+async def round_trips(
+    node: mesh.Node,
+    peer: mesh.Peer | str,
+    size: int,
+    count: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[list[float], int]:
+    """Ask the peer's ``ECHO`` one request after the other: (times in seconds, requests without a reply)."""
+    data = os.urandom(size)
+    times, lost = [], 0
+    for number in range(-min(_WARM_UP, count), count):
+        began = time.perf_counter()
+        try:
+            await node.request(ECHO, data, to=peer)
+        except RequestTimeout:
+            lost += number >= 0
+            continue
+        if number >= 0:
+            times.append(time.perf_counter() - began)
+            progress(number + 1)
+    return times, lost
 
 
 class _Flow:
@@ -75,13 +106,32 @@ class Measuring:
     def __init__(self, node: mesh.Node) -> None:
         self._node = node
         self._flows: dict[str, _Flow] = {}
+        self._asking = False
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer until cancelled, or until the node closes."""
         async with trio.open_nursery() as self._nursery:
             await self._nursery.start(self._node.serve, ECHO, self._echo)
             await self._nursery.start(self._node.serve, FLOW, self._flow)
+            await self._nursery.start(self._node.serve, ASK, self._ask)
             task_status.started()
+
+    async def _ask(self, request: mesh.Request) -> Any:
+        value = request.value
+        wanted = value if isinstance(value, dict) else {}
+        peer, size, count = (wanted.get(key) for key in ("peer", "size", "count"))
+        if not isinstance(peer, str) or type(size) is not int or type(count) is not int:
+            raise ConfigError("expected peer, size and count", key="ask")
+        if not 0 <= size <= self._node.config.limits.value_bytes or not 0 < count <= MOST_ASKED:
+            raise ConfigError(f"at most {MOST_ASKED} requests of a value each", key="ask")
+        if self._asking:
+            raise ConfigError("it measures for somebody else", key="ask")
+        self._asking = True
+        try:
+            times, lost = await round_trips(self._node, peer, size, count)
+        finally:
+            self._asking = False
+        return {"times": times, "lost": lost}
 
     async def _echo(self, request: mesh.Request) -> Any:
         return request.value

@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.cli.measured import buckets, curve, percentiles, told_throughput
+from mesh.daemon.measuring import Measuring
 from tests.cli.command import daemon, home_at, mesh, mesh_here
+from tests.lab import Running
+
+
+@asynccontextmanager
+async def node(home: Path, first: Running) -> AsyncIterator[None]:
+    """A second daemon's part of it, here: one home has one daemon."""
+    import mesh as api
+
+    seeds = re.findall(r"tcp://127\S+", first.stdout[0])
+    async with (
+        api.open_node(
+            "attic", home=home, listen=["tcp://127.0.0.1:0"], connect=seeds, discovery=()
+        ) as opened,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(Measuring(opened).run)
+        yield
+        nursery.cancel_scope.cancel()
+
 
 seconds = st.lists(st.floats(1e-7, 50), min_size=1, max_size=300)
 
@@ -79,6 +103,22 @@ async def test_between_a_command_and_a_daemon(tmp_path: Path) -> None:
         assert (done.code, done.line) == (1, "no such peer: 'attic'")
 
 
+async def test_every_pair(tmp_path: Path) -> None:
+    home = home_at(tmp_path / "home")
+    async with daemon(home, "--name", "cellar") as first, node(home, first):
+        done = await mesh("bench", "latency", "--all", "--count", "20", "--size", "64", home=home, within=60)
+        assert done.code == 0, done.stderr
+        assert done.stdout[0].split()[-2:] == ["attic", "cellar"]
+        assert [line.split().count("-") for line in done.stdout[1:]] == [1, 1]
+
+
+async def test_a_matrix_of_one(tmp_path: Path) -> None:
+    home = home_at(tmp_path / "home")
+    async with daemon(home, "--name", "cellar"):
+        done = await mesh("bench", "latency", "--all", home=home)
+        assert (done.code, done.line) == (1, "a matrix takes two daemons at least, and fewer answer")
+
+
 async def test_nobody_to_measure_with(tmp_path: Path) -> None:
     done = await mesh("bench", "latency", home=home_at(tmp_path / "home"))
     assert done.code == 1
@@ -87,7 +127,7 @@ async def test_nobody_to_measure_with(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [("latency", "--size", "x"), ("latency", "--size", "-1"), ("throughput", "--plot", "p.png"), ("speed",), ("latency", "--count", "0")],
+    [("latency", "--size", "x"), ("latency", "--size", "-1"), ("throughput", "--plot", "p.png"), ("speed",), ("latency", "--count", "0"), ("latency", "--all", "--count", "1001")],
 )  # fmt: skip
 def test_mistakes(words: tuple[str, ...], capfd: pytest.CaptureFixture[str], own_home: Path) -> None:
     done = mesh_here(capfd, "bench", *words)

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 import mesh
-from mesh.daemon.measuring import ECHO, FLOW, Measuring
+from mesh.daemon.measuring import ASK, ECHO, FLOW, Measuring
 from mesh.node.node import Node
 from tests.node.meshes import PATIENCE, MemoryMeshes, Meshes
 
@@ -54,3 +54,29 @@ async def test_flows_are_bounded_and_mistakes_told(meshes: Meshes) -> None:
         for wrong in ({"open": "e"}, {"open": "a"}, {"open": "*"}, {"close": "z"}, {}, 3):
             with pytest.raises(mesh.RemoteError):
                 await asker.request(FLOW, wrong, to=peer, timeout=PATIENCE)
+
+
+async def test_a_daemon_measures_for_somebody_else(meshes: Meshes) -> None:
+    async with (
+        measured(meshes) as (asker, peer),
+        meshes.open("third") as third,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(Measuring(third).run)
+        with trio.fail_after(PATIENCE):
+            while True:  # until the daemon too knows that the third serves
+                try:
+                    told = await asker.request(ASK, {"peer": third.id, "size": 64, "count": 5}, to=peer)
+                    break
+                except mesh.RemoteError as error:
+                    assert error.type_name in ("NoResponders", "UnknownPeer")
+                    await trio.sleep(0.01)
+        assert (len(told["times"]), told["lost"]) == (5, 0)
+        for wrong in (
+            3,
+            {"peer": third.id, "size": -1, "count": 1},
+            {"peer": third.id, "size": 1, "count": 1001},
+        ):
+            with pytest.raises(mesh.RemoteError):
+                await asker.request(ASK, wrong, to=peer, timeout=PATIENCE)
+        nursery.cancel_scope.cancel()
