@@ -30,6 +30,8 @@ _COLOURS: Final = (
     "#F0E442",
 )
 
+_LEAST: Final = 1e-9  # what a logarithmic axis shows: nothing that is measured is smaller
+
 Points = Sequence[tuple[float, float]]
 Ticks = Sequence[tuple[float, str]]
 
@@ -92,9 +94,9 @@ def line_chart(
     log_x: bool = False,
     log_y: bool = False,
 ) -> str:
-    """One chart as an SVG document. On a logarithmic axis only points above 0 are drawn."""
+    """One chart as an SVG document. On a logarithmic axis only points from 1e-9 on are drawn."""
     drawn = {
-        name: [(x, y) for x, y in points if (x > 0 or not log_x) and (y > 0 or not log_y)]
+        name: [(x, y) for x, y in points if (x >= _LEAST or not log_x) and (y >= _LEAST or not log_y)]
         for name, points in series.items()
     }
     drawn = {name: points for name, points in drawn.items() if points}

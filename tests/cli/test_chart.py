@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mesh.cli.chart import line_chart, percentile_ticks
@@ -14,6 +14,7 @@ points = st.lists(st.tuples(numbers, numbers), max_size=30)
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+@example({"<": [(5e-324, 0.0)]}, True, False)
 @given(st.dictionaries(st.text('ab<&>"', min_size=1), points, max_size=4), st.booleans(), st.booleans())
 def test_any_points_make_a_chart(
     series: dict[str, list[tuple[float, float]]], log_x: bool, log_y: bool
