@@ -210,12 +210,14 @@ class Export:
 
     async def drain(self, moving: Callable[[], bool]) -> None:
         """Return when nothing is on its way any more, as far as ``moving`` says that it can go on."""
-        while (  # noqa: ASYNC110 - bounded by the caller, at the end of a bridge's life
-            self._busy
-            or (self._messages is not None and self._messages.queued)
-            or (self._spool is not None and moving() and await self._spool.peek(self.key, 1))
-        ):
-            await trio.sleep(_LOOK)
+        while True:
+            await trio.sleep(_LOOK)  # first: what was published in this tick is on its way yet
+            if not (
+                self._busy
+                or (self._messages is not None and self._messages.queued)
+                or (self._spool is not None and moving() and await self._spool.peek(self.key, 1))
+            ):
+                return
 
     async def tidy(self) -> None:
         """Forget what siblings have delivered, connected or not, until cancelled."""
