@@ -28,6 +28,7 @@ PATIENCE = 5.0  # seconds for any one step
 
 HELLO, WELCOME, REFUSE, JOIN_HELLO, JOIN_CHALLENGE, JOIN_PROOF, JOIN_GRANT = range(1, 8)
 ATTACH, GOODBYE, PING, PONG, INTERESTS, INTERESTS_WANTED = range(16, 22)
+POSITIONS = 40
 REQUEST, REPLY = 33, 34
 BATCH, BARRIER, LAST = 1, 2, 3
 
@@ -410,6 +411,8 @@ class Stranger:
         self.xpub.setsockopt(zmq.SUBSCRIBE if message[0] else zmq.UNSUBSCRIBE, tag)
         (self.subscribed.add if message[0] else self.subscribed.discard)(tag)
         if message[0] and tag[:1] == b"B":
+            assert not self.sequence, "what was published before would have positions"
+            self.say(POSITIONS, int.from_bytes(tag[9:17], "big"), [], True)
             self.xpub.send_multipart([tag, self.key.seal(BARRIER, tag, b"")])
 
     def broadcast(self, tag: bytes, frame: bytes) -> None:

@@ -81,7 +81,7 @@ async def it_hears(node: mesh.Node, stranger: Stranger) -> None:
 
 
 async def it_is_heard(node: mesh.Node, stranger: Stranger) -> None:
-    """It verifies the MAC of a subscription, echoes its barrier, and publishes to it."""
+    """It verifies the MAC of a subscription, says where it stands, echoes its barrier, and publishes to it."""
     async with listening(stranger):
         subscription = await node.subscribe("from/**").__aenter__()  # live, by the stranger's echo
     assert any(tag[:1] == b"D" for tag in stranger.subscribed)
@@ -91,6 +91,8 @@ async def it_is_heard(node: mesh.Node, stranger: Stranger) -> None:
         message = await subscription.__anext__()
         assert (message.topic, message.value) == ("from/stranger", {"number": number})
         assert (message.sequence, message.sender.id) == (number, stranger.node.hex())
+    (session,) = node._engine.links.sessions.values()
+    assert session.settled == node._engine.subscriber.version
     await subscription.__aexit__(None, None, None)
 
 
