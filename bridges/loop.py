@@ -3,6 +3,7 @@
     async with open_loop("name") as loop      the thread is there; it is gone when the block is left
         await loop.run(function, *args)       ``await function(*args)`` on the loop: Trio task → asyncio task → its
                                               outcome back. Cancelling the one cancels the other, and waits for it.
+        loop.post(function, *args)            the same without waiting
         inbox = Inbox()                       what comes unasked: put on the loop, fetched in batches under Trio
 
 The call itself runs on the loop, never a coroutine that was begun elsewhere: what it makes (futures, locks,
@@ -14,10 +15,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager
-from typing import Final, Generic, TypeVar, TypeVarTuple
+from typing import Any, Final, Generic, TypeVar, TypeVarTuple
 
 import trio
 
@@ -39,6 +40,7 @@ class Loop:
     def __init__(self, loop: asyncio.AbstractEventLoop, token: trio.lowlevel.TrioToken) -> None:
         self._loop = loop
         self._token = token
+        self._posted: set[asyncio.Task[None]] = set()  # a loop itself holds its tasks weakly
 
     async def run(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         """``await function(*args)`` on the loop; returns what it returns, raises what it raises.
@@ -87,6 +89,19 @@ class Loop:
             return errand.result()
         finally:
             errand = None  # no circle through the traceback of what it raised
+
+    def post(self, function: Callable[[*Ts], Coroutine[Any, Any, None]], *args: *Ts) -> None:
+        """Begin ``await function(*args)`` on the loop and wait for nothing; in the order of these calls.
+
+        ``function`` keeps its errors to itself.
+        """
+
+        def begin() -> None:
+            task = self._loop.create_task(function(*args))
+            self._posted.add(task)
+            task.add_done_callback(self._posted.discard)
+
+        self._loop.call_soon_threadsafe(begin)
 
 
 @asynccontextmanager

@@ -194,7 +194,7 @@ class RabbitSession(Session):
         consumer = Consumer(self._consuming, route, self._identity, inbox)
         try:
             await self._run(consumer.subscribe, self._settings.options.get("prefetch", PREFETCH))
-            yield RouteReceiver(self._run, consumer, inbox)
+            yield RouteReceiver(self._loop, self._run, consumer, inbox)
         finally:
             with trio.move_on_after(CLOSE_WITHIN, shield=True):
                 await self._run(consumer.close)

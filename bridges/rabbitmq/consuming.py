@@ -20,12 +20,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b
 from typing import Any, Final, Protocol, TypeVar, TypeVarTuple
 
+import trio
 from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import ChannelNotFoundEntity
 from aiormq.abc import DeliveredMessage
 
 from bridges.base import BATCH, BrokerUnavailable, Delivery, Receiver
-from bridges.loop import Inbox
+from bridges.loop import Inbox, Loop
 from bridges.rabbitmq.channels import Channels, Underlay
 from bridges.rabbitmq.faults import CLIENT_ERRORS, refusal, unavailable
 from bridges.rabbitmq.properties import delivered
@@ -162,14 +163,17 @@ class Consumer:
     # -- afterwards --------------------------------------------------------------------------
 
     async def acknowledge(self, tags: Sequence[int]) -> None:
-        """Those deliveries; of messages the last one stands for all before it, requests end in any order."""
+        """Those deliveries; of messages the last one stands for all before it, requests end in any order.
+
+        AMQP answers no acknowledgement, so nobody waits for this. That the channel is gone is told by the inbox.
+        """
         assert self._underlay is not None
         multiple = not self._route.request
         try:
             for tag in tags[-1:] if multiple else tags:
-                await self._underlay.basic_ack(tag, multiple=multiple)
+                await self._underlay.basic_ack(tag, multiple=multiple, wait=False)
         except CLIENT_ERRORS as error:
-            raise unavailable(error) from error
+            self._inbox.fail(unavailable(error))
 
     async def reject(self, tag: int) -> None:
         assert self._underlay is not None
@@ -207,7 +211,8 @@ class Run(Protocol):
 class RouteReceiver(Receiver):
     """The Trio side of a ``Consumer``."""
 
-    def __init__(self, run: Run, consumer: Consumer, inbox: Inbox[DeliveredMessage]) -> None:
+    def __init__(self, loop: Loop, run: Run, consumer: Consumer, inbox: Inbox[DeliveredMessage]) -> None:
+        self._loop = loop
         self._run = run
         self._consumer = consumer
         self._inbox = inbox
@@ -219,8 +224,9 @@ class RouteReceiver(Receiver):
         return [Delivery(delivered(message), message.delivery_tag) for message in messages]
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        await trio.lowlevel.checkpoint()
         if deliveries:
-            await self._run(self._consumer.acknowledge, [each.token for each in deliveries])
+            self._loop.post(self._consumer.acknowledge, [each.token for each in deliveries])
             self._held -= len(deliveries)
 
     async def reject(self, delivery: Delivery, reason: str) -> None:

@@ -146,6 +146,19 @@ async def test_leaving_ends_what_still_runs_there() -> None:
     assert not threads("beside")
 
 
+async def test_what_is_posted_runs_in_order() -> None:
+    done: list[int] = []
+
+    async def note(number: int) -> None:
+        done.append(number)
+
+    async with open_loop("beside") as loop:
+        for number in range(100):
+            loop.post(note, number)
+        await loop.run(asyncio.sleep, 0)
+        assert done == list(range(100))
+
+
 async def test_what_begins_because_something_ends_is_ended_too() -> None:
     ended: list[int] = []
 
