@@ -40,7 +40,9 @@ NARROW_USER = "narrow"
 """Its password is the same; it may publish at amq.topic to keys with a word that begins with ``good`` alone."""
 
 START_WITHIN = 120.0
-STOP_WITHIN = 30.0
+
+_LEASH = '{ "$@" </dev/null; kill -9 0; } & read -r _; kill -9 0'
+"""Whoever started it holds the other end of its standard input: tests that are killed leave no node behind."""
 
 # Not the wrappers in /usr/sbin: those become the system's user and insist on its folders.
 _PLACES = ("/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin")
@@ -150,6 +152,15 @@ def _definitions() -> dict[str, object]:
     }
 
 
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """It, and all that it started. Nothing is kept that a clean shutdown would save."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert process.stdin is not None
+    process.stdin.close()
+
+
 class Broker:
     """A node with its own ``folder``; ``url`` and ``tls_url`` hold its account, ``authority`` verifies the latter."""
 
@@ -208,14 +219,13 @@ class Broker:
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
+                ["sh", "-c", _LEASH, "sh", *command],
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
                 env=self._environment,
-                # A group of its own: the script that was started stays the parent of the Erlang machine.
-                start_new_session=True,
+                start_new_session=True,  # a group of its own, which ends as one
             )
 
     def _answers(self) -> bool:
@@ -245,8 +255,7 @@ class Broker:
     def kill(self) -> None:
         """As when the power goes."""
         assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        _end(self._process)
 
     def pause(self) -> None:
         """As when the machine hangs: connections stand, and nothing is answered."""
@@ -260,12 +269,6 @@ class Broker:
     def stop(self) -> None:
         """End the node and its epmd."""
         for process in (self._process, self._epmd):
-            if process is None or process.poll() is not None:
-                continue
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(STOP_WITHIN)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            if process is not None:
+                _end(process)
         self._epmd = None
