@@ -20,6 +20,7 @@ from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 
 import mesh
+from bridges.web import pages
 from bridges.web.access import Access
 from bridges.web.bounds import Bounds
 from bridges.web.counters import Counters
@@ -127,6 +128,7 @@ def application(parts: Parts) -> FastAPI:
     app.state.counters = parts.counters
     _add_messages(app, parts)
     _add_views(app, parts)
+    pages.add(app)
     _add_errors(app)
     _describe(app)
     return app
