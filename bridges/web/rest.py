@@ -332,7 +332,12 @@ def _add_errors(app: FastAPI) -> None:
         return _problem(422, "Invalid", first, errors=errors)
 
     @app.exception_handler(HTTPException)
-    async def on_http_error(_: Request, error: HTTPException) -> Response:
+    async def on_http_error(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 400:  # a body that is not even UTF-8
+            request.app.state.counters.rejected["mistake"] += 1
+            return _problem(
+                422, "Invalid", "body: it is not JSON", errors=[{"where": "body", "what": "it is not JSON"}]
+            )
         headers = None if error.headers is None else dict(error.headers)
         names = {404: "NotFound", 405: "MethodNotAllowed"}
         return _problem(error.status_code, names.get(error.status_code, "Http"), str(error.detail), headers)

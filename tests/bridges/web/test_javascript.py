@@ -6,7 +6,10 @@ import json
 import os
 import shutil
 import subprocess
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -126,9 +129,13 @@ async def test_the_client_in_node(near: mesh.Node, far: mesh.Node, tmp_path: Pat
         assert json.loads(done.stdout) == expected(near, far)
 
 
-@pytest.mark.skipif(
-    CHROMIUM is None, reason="NO CHROMIUM, so the pages and the client in a browser are not tested"
-)
+@pytest.fixture
+def chromium() -> None:
+    if CHROMIUM is None:
+        pytest.skip("NO CHROMIUM, so the pages and the client in a browser are not tested")
+
+
+@pytest.mark.usefixtures("chromium")
 async def test_the_client_and_the_pages_in_a_browser(near: mesh.Node, far: mesh.Node, tmp_path: Path) -> None:
     shots = Path(os.environ["ZEROMESH_SCREENSHOTS"]) if "ZEROMESH_SCREENSHOTS" in os.environ else None
     async with web(near) as it, browser(tmp_path / "profile") as page:
@@ -220,3 +227,48 @@ async def test_the_pages_and_scripts_are_served(open_web: Web) -> None:
         assert (again.status, again.body) == (304, b"")
     for path in ("/static/nothing.js", "/static/..%2fgateway.py", "/static/__init__.py"):
         assert (await open_web.ask("GET", path)).problem == "NotFound"
+
+
+@pytest.mark.usefixtures("chromium")
+async def test_the_chat_of_the_documents(near: mesh.Node, far: mesh.Node, tmp_path: Path) -> None:
+    """Two browsers at two gateways, with a page from a web server of its own."""
+    text = (ROOT / "docs/howto/web-browser.md").read_text(encoding="utf-8")
+    html = text.partition("```html\n")[2].partition("```")[0]
+    served = tmp_path / "served"
+    served.mkdir()
+    shutil.copy(CLIENT, served)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(served))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        origin = f"http://127.0.0.1:{server.server_port}"
+        try:
+            async with (
+                web(near, origins=[origin]) as here,
+                web(far, origins=[origin]) as there,
+                browser(tmp_path / "one") as one,
+                browser(tmp_path / "two") as two,
+            ):
+                for name, gateway, page in (("one", here, one), ("two", there, two)):
+                    own = html.replace("ws://127.0.0.1:7480", gateway.url.replace("http", "ws"))
+                    (served / f"{name}.html").write_text(own)
+                    await page.open(f"{origin}/{name}.html")
+                for page in (one, two):
+                    for node in (near, far):
+                        await page.until(
+                            f"document.querySelector('#who').textContent.includes('{node.name}')"
+                        )
+                for node in (near, far):
+                    await until_subscribed(node, "chat/room")
+                for said, page in (("hello there", one), ("hello yourself", two)):
+                    await page.run(f"document.querySelector('#text').value = '{said}'")
+                    await page.run("document.querySelector('#say').requestSubmit()")
+                    for reader in (one, two):
+                        await reader.until(f"document.querySelector('#lines').textContent.includes('{said}')")
+        finally:
+            await trio.to_thread.run_sync(server.shutdown)
+
+
+async def until_subscribed(node: mesh.Node, pattern: str) -> None:
+    with trio.fail_after(PATIENCE):
+        while pattern not in [each.pattern for each in node.statistics().subscriptions]:  # noqa: ASYNC110
+            await trio.sleep(0.01)

@@ -43,6 +43,7 @@ async def test_publish_and_request(open_web: Web, far: mesh.Node) -> None:
 
 INVALID: list[tuple[Any, str]] = [
     (b"{", "body"),
+    (b"U\xff\xfe", "body"),
     (b"[]", "body"),
     ({}, "body/topic"),
     ({"topic": 1}, "body/topic"),
