@@ -158,7 +158,7 @@ def test_an_error_keeps_its_traceback(tmp_path: Path) -> None:
         async with mesh.aio.open_node(**settings(tmp_path)) as node:
             with pytest.raises(mesh.NoResponders) as caught:
                 await node.request("nobody/serves")
-            assert "caller.py" in [Path(entry.path).name for entry in caught.traceback]
+            assert "node.py" in [Path(entry.path).name for entry in caught.traceback]
 
     run(main)
 

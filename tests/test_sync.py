@@ -167,7 +167,7 @@ def test_a_mistake_is_raised_at_the_call(tmp_path: Path) -> None:
             node.subscribe("a", overflow="backpressure")
         with pytest.raises(mesh.NoResponders) as missing:
             node.request("nobody/serves")
-        assert "caller.py" in [Path(entry.path).name for entry in missing.traceback]
+        assert "node.py" in [Path(entry.path).name for entry in missing.traceback]
         with pytest.raises(RuntimeError, match="enter the subscription first"):
             iter(node.subscribe("a"))
         assert node.statistics().published == 0
