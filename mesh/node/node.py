@@ -289,6 +289,7 @@ class Node:
         ``timeout`` is in seconds. Raises ``NoResponders`` (at once), ``RequestTimeout``,
         ``RemoteError`` (the handler raised), ``PeerGone`` (it died meanwhile: it may or may not have acted).
         """
+        self._check_open()
         members = responders(self._engine, self._presence, topic, to)
         return await self._caller.request(topic, value, members=members, **self._asking(timeout, headers))
 
