@@ -28,7 +28,7 @@ from benchmarks import figures
 from benchmarks.report import print_table
 from tests.lab import Running, running
 
-__all__ = ["GOAL", "HEADERS", "Broker", "Subject", "main", "say"]
+__all__ = ["GOAL", "HEADERS", "KEY", "TOPIC", "Broker", "Subject", "main", "say"]
 
 GOAL: Final = 0.7
 """What a route's median has to reach of that of the bare client doing the same."""
@@ -39,6 +39,9 @@ MOST: Final = 60_000
 WITHIN: Final = 180.0
 
 TOPIC: Final = "bench/a"
+
+KEY: Final = "bench.a"
+"""Where it goes at the broker."""
 
 HEADERS: Final = {"mesh-path": "0123456789abcdef", "mesh-topic": TOPIC, "mesh-sender": "publisher"}
 """What a bridge writes beside each value."""

@@ -23,7 +23,6 @@ from benchmarks import bridged
 from tests.bridges import rabbitmq_broker
 
 QUEUE = "bench"
-KEY = "bench.a"
 BATCH = 512
 """As many as a bridge sends at once."""
 
@@ -61,7 +60,7 @@ async def publish(url: str, count: int, size: int, *, confirms: bool) -> None:
                 message_id=f"{'0' * 32}-{'0' * 16}-{number}",
                 timestamp=1700000000,
             )
-            return exchange.publish(message, KEY, mandatory=confirms)
+            return exchange.publish(message, bridged.KEY, mandatory=confirms)
 
         await send(0)
         began = time.monotonic()
