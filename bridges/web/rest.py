@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 import mesh
@@ -67,10 +67,8 @@ class Parts:
     traffic: TrafficMeter
 
 
-class _Json(Response):
+class _Json(JSONResponse):
     """A value of the mesh as JSON: bytes and what else JSON lacks included."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         return to_json(content).encode()
