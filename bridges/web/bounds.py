@@ -20,6 +20,7 @@ class Bounds:
     idle_within: float = 60.0  # a kept-alive HTTP connection that asks nothing
     body_bytes: int = 1536 << 10  # the largest value of the mesh (1,008 KiB) in base64, and its envelope
     body_within: float = 30.0  # the body of a request
+    discard_bytes: int = 4 << 20  # of a body that is refused: read past, so that the client hears why
     answer_within: float = 90.0  # a request's answer, whatever was asked for
     send_within: float = 20.0  # 64 KiB into a socket: slower than 3 KiB/s is a reader that has stopped
     auth_within: float = 10.0  # from a WebSocket's opening to its token
@@ -37,5 +38,5 @@ class Bounds:
     operations_at_once: int = 10000  # … after a pause
     mistakes: int = 10  # of one client: after that it is told that this is not the protocol
     request_timeout: float = 60.0  # the longest that a client may ask for
-    close_within: float = 2.0  # saying 1001 to all, when the daemon stops
+    close_within: float = 2.0  # saying 1001 to all, when the daemon stops; also the end of a refused body
     traffic_topics: int = 512  # rows of the table of topics, on the page

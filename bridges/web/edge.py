@@ -92,6 +92,7 @@ class Edge:
         try:
             if refusal is not None:
                 self._counters.rejected[refusal.reason] += 1
+                await self._discard(receive)
                 await answer.problem(refusal.status, refusal.reason, refusal.detail)
             elif scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
                 await answer.preflight()
@@ -99,6 +100,7 @@ class Edge:
                 int(headers.get("content-length", "0")) > self._bounds.body_bytes
             ):
                 self._counters.rejected["too_large"] += 1
+                await self._discard(receive)
                 await answer.problem(413, "TooLarge", f"a body has at most {self._bounds.body_bytes} bytes")
             else:
                 scope["state"]["grant"] = self._access.grant(scope, headers)
@@ -126,6 +128,17 @@ class Edge:
             _log.exception("an answer failed")
             self._counters.rejected["failed"] += 1
             await answer.problem(500, "Failed", "this is a mistake of the gateway; its log says more")
+
+    async def _discard(self, receive: Receive) -> None:
+        """Take what the client is still sending, for a bounded time and size: a connection that is closed with
+        something unread is reset, and the client would not hear the answer (RFC 9112 §9.6)."""
+        size = 0
+        with trio.move_on_after(self._bounds.close_within):
+            while size <= self._bounds.discard_bytes:
+                event = await receive()
+                size += len(event.get("body", b""))
+                if not event.get("more_body", False):
+                    return
 
     async def _body(self, receive: Receive) -> bytes:
         parts: list[bytes] = []

@@ -137,6 +137,19 @@ async def test_too_large(near: mesh.Node) -> None:
         assert (await it.ask("POST", "/api/v1/publish", b"x" * 100_001)).problem == "TooLarge"
 
 
+async def test_who_is_refused_while_still_sending_hears_why(near: mesh.Node) -> None:
+    """A connection that is closed with something unread is reset, and takes the answer with it."""
+    async with web(near, bounds=Bounds(body_bytes=100_000, close_within=PATIENCE)) as it:
+        stream = await trio.open_tcp_stream("127.0.0.1", it.port)
+        async with stream:
+            head = f"POST /api/v1/publish HTTP/1.1\r\nhost: 127.0.0.1:{it.port}\r\ncontent-length: 200000\r\n\r\n"
+            await stream.send_all(head.encode())
+            await it.until("too_large", 1)  # judged by its head
+            await stream.send_all(bytes(200_000))
+            with trio.fail_after(PATIENCE):
+                assert (await stream.receive_some(65536)).startswith(b"HTTP/1.1 413 ")
+
+
 async def test_a_thousand_subscriptions(locked: Web) -> None:
     async with client(locked, token="all") as it:
         for number in range(1000):
