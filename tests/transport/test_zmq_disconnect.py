@@ -9,9 +9,10 @@ import trio
 import trio.testing
 import zmq
 
-from mesh.config import Config
+from mesh.config import Config, Limits
 from mesh.core.types import NodeId
 from mesh.transport.base import IntroRoute, TransportEvents, Verdict
+from mesh.transport.zap import Gate
 from mesh.transport.zmqbroadcast import BroadcastPlane
 from mesh.transport.zmqsocket import open_context, terminate
 
@@ -47,7 +48,7 @@ async def test_a_message_looked_at_survives_the_disconnection(pumped: bool) -> N
             publisher = context.socket(zmq.XPUB)
             publisher.setsockopt(zmq.LINGER, 0)
             port = publisher.bind_to_random_port("tcp://127.0.0.1")
-            plane = BroadcastPlane(context, nursery, Config.local(), heard)
+            plane = BroadcastPlane(context, nursery, Config.local(), heard, Gate(Limits()))
             if pumped:
                 nursery.start_soon(plane.run_subscriber)
                 await trio.testing.wait_all_tasks_blocked()

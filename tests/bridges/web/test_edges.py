@@ -17,17 +17,25 @@ from tests.bridges.web.clients import PATIENCE, Book, Web, client, masked, raw, 
 
 @pytest.fixture
 async def locked(near: mesh.Node) -> AsyncIterator[Web]:
-    """A gateway with tokens, of patience that tests have."""
+    """A gateway with tokens."""
     book = Book(
         all=("publish:**", "subscribe:**", "request:**"), home=("publish:home/*", "subscribe:home/**")
     )
-    bounds = Bounds(auth_within=0.3, head_within=0.3, body_within=0.3, subscriptions=20, mistakes=4)
+    bounds = Bounds(subscriptions=20, mistakes=4)
     async with web(
         near, book, bounds=bounds, origins=["https://panel.example"], hosts=["gate.example"]
     ) as running:
         yield running
         # Whatever was tried: it goes on.
         assert (await running.ask("GET", "/healthz")).json["status"] == "ok"
+
+
+@pytest.fixture
+async def hasty(near: mesh.Node) -> AsyncIterator[Web]:
+    """A gateway with tokens and little patience: only for clients that are too slow for any."""
+    bounds = Bounds(auth_within=0.5, head_within=0.5, body_within=0.5)
+    async with web(near, Book(all=("publish:**",)), bounds=bounds) as running:
+        yield running
 
 
 # -- what is not the protocol --------------------------------------------------------------------
@@ -280,9 +288,13 @@ async def test_without_a_token_and_with_a_wrong_one(locked: Web) -> None:
         await it.say("peers", id=1)
         assert await it.closed() == 4401
         assert "NotAuthenticated" in str(it.heard)
-    async with client(locked, ready=False) as it:  # and one that says nothing
-        assert await it.closed() == 4401
-    assert locked.rejected["auth_timeout"] == 1
+
+
+async def test_who_says_nothing_is_not_authenticated(near: mesh.Node) -> None:
+    async with web(near, Book(all=("publish:**",)), bounds=Bounds(auth_within=0.3)) as silent:
+        async with client(silent, ready=False) as it:
+            assert await it.closed() == 4401
+        assert silent.rejected["auth_timeout"] == 1
 
 
 async def test_a_token_allows_what_it_says_and_no_more(locked: Web, far: mesh.Node) -> None:
@@ -337,10 +349,10 @@ async def test_the_open_loopback_closes_with_the_first_token(open_web: Web) -> N
 # -- slow and odd clients ----------------------------------------------------------------------------
 
 
-async def test_who_is_slow_with_a_request_is_cut_off(locked: Web) -> None:
+async def test_who_is_slow_with_a_request_is_cut_off(hasty: Web) -> None:
     """Slow-loris: a head, or a body, that comes drop by drop."""
     for head in (b"", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-"):
-        async with await trio.open_tcp_stream("127.0.0.1", locked.port) as stream:
+        async with await trio.open_tcp_stream("127.0.0.1", hasty.port) as stream:
             with trio.fail_after(PATIENCE):
                 await stream.send_all(head)
                 try:
@@ -352,7 +364,7 @@ async def test_who_is_slow_with_a_request_is_cut_off(locked: Web) -> None:
                             break
                 except trio.BrokenResourceError:
                     pass
-    async with await trio.open_tcp_stream("127.0.0.1", locked.port) as stream:
+    async with await trio.open_tcp_stream("127.0.0.1", hasty.port) as stream:
         await stream.send_all(
             b"POST /api/v1/publish HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer all\r\n"
             b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
