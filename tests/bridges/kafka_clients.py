@@ -74,7 +74,7 @@ async def create(address: str, *topics: str, partitions: int = 1, **settings: st
         try:
             made = [NewTopic(topic, partitions, 1, topic_configs=settings) for topic in topics]
             # A broker that was just started answers before it knows its controller, and aiokafka trips over that.
-            while admin._client.cluster.controller is None:  # noqa: ASYNC110 - no event tells of it
+            while admin._client.cluster.controller is None:
                 await asyncio.sleep(0.1)
                 await admin._client.force_metadata_update()
             await admin.create_topics(made)
