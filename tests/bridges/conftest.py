@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -21,37 +22,29 @@ def _need(name: str, required: str, reason: str | None) -> None:
     pytest.skip(f"NO {name.upper()} BROKER, so the bridge to {name} is not tested: {reason}")
 
 
-@pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka_broker.Broker]:
-    """A Kafka broker of this session. A test that kills it starts it again."""
-    _need("Kafka", kafka_broker.REQUIRED, kafka_broker.why_not())
-    broker = kafka_broker.Broker(tmp_path_factory.mktemp("kafka"))
+def _started(name: str, module: Any, folders: pytest.TempPathFactory) -> Iterator[Any]:
+    _need(name, module.REQUIRED, module.why_not())
+    broker = module.Broker(folders.mktemp(name.lower()))
     try:
         broker.start()
         yield broker
     finally:
         broker.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka_broker.Broker]:
+    """A Kafka broker of this session. A test that kills it starts it again."""
+    yield from _started("Kafka", kafka_broker, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq_broker.Broker]:
     """A RabbitMQ node of this session. A test that kills it starts it again."""
-    _need("RabbitMQ", rabbitmq_broker.REQUIRED, rabbitmq_broker.why_not())
-    broker = rabbitmq_broker.Broker(tmp_path_factory.mktemp("rabbitmq"))
-    try:
-        broker.start()
-        yield broker
-    finally:
-        broker.stop()
+    yield from _started("RabbitMQ", rabbitmq_broker, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_broker.Broker]:
     """A redis-server of this session. A test that kills it starts it again."""
-    _need("Redis", redis_broker.REQUIRED, redis_broker.why_not())
-    broker = redis_broker.Broker(tmp_path_factory.mktemp("redis"))
-    try:
-        broker.start()
-        yield broker
-    finally:
-        broker.stop()
+    yield from _started("Redis", redis_broker, tmp_path_factory)

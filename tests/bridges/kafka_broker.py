@@ -30,6 +30,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
+from tests.bridges.ports import free_ports
+
 __all__ = ["PASSWORD", "REQUIRED", "USER", "Broker", "why_not"]
 
 KAFKA = "4.1.0"
@@ -197,16 +199,6 @@ def _formatted() -> Path:
     return wanted
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports that the kernel just gave: chosen before the start, since a broker that restarts keeps its own."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [entry.getsockname()[1] for entry in sockets]
-    finally:
-        for entry in sockets:
-            entry.close()
-
-
 def _keystore(path: Path, authority: Path) -> None:
     """A key with a certificate for localhost, signed by itself; ``authority`` is what clients verify it with."""
     key = rsa.generate_private_key(65537, 2048)
@@ -233,7 +225,7 @@ class Broker:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.plain, self.secure_port, self.control = _free_ports(3)
+        self.plain, self.secure_port, self.control = free_ports(3)
         self.address = f"127.0.0.1:{self.plain}"
         self.secure = f"localhost:{self.secure_port}"
         self.authority = folder / "authority.pem"

@@ -28,6 +28,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.bridges.ports import free_ports
+
 __all__ = ["PASSWORD", "NARROW_USER", "REQUIRED", "USER", "Broker", "certificate", "why_not"]
 
 REQUIRED = "ZEROMESH_REQUIRE_RABBITMQ"
@@ -97,16 +99,6 @@ def _scripts() -> Path | None:
     return next((Path(place) for place in _PLACES if (Path(place) / "rabbitmq-server").exists()), None)
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports that the kernel just gave: chosen before the start, since a node that restarts keeps its own."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
-
-
 def certificate(folder: Path) -> None:
     """``server.pem`` and its key for localhost, signed by itself: clients verify it with the same file."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -166,7 +158,7 @@ class Broker:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port, self.tls_port, distribution, self._epmd_port = _free_ports(4)
+        self.port, self.tls_port, distribution, self._epmd_port = free_ports(4)
         self.url = f"amqp://{USER}:{PASSWORD}@127.0.0.1:{self.port}/"
         self.tls_url = f"amqps://{USER}:{PASSWORD}@localhost:{self.tls_port}/"
         self.authority = folder / "server.pem"

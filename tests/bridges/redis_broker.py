@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from functools import cache
 from pathlib import Path
 
+from tests.bridges.ports import free_ports
 from tests.bridges.rabbitmq_broker import certificate
 
 __all__ = ["PASSWORD", "REQUIRED", "Broker", "why_not"]
@@ -47,21 +47,12 @@ def why_not() -> str | None:
     return None if shutil.which("redis-server") else "redis-server was installed, but is not on the path"
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
-
-
 class Broker:
     """A redis-server. Blocking: tests call it in a thread, or where nothing else has to go on."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port, self.tls_port = _free_ports(2)
+        self.port, self.tls_port = free_ports(2)
         self.process: subprocess.Popen[bytes] | None = None
         certificate(folder)
         self.ca = folder / "server.pem"
