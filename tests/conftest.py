@@ -17,8 +17,10 @@ from tests.lab import Lan, why_not
 REQUIRED = "ZEROMESH_REQUIRE_NETNS"
 
 # Shared machines pause: a slow example is no failure. What fails prints how to repeat it.
-hypothesis.settings.register_profile("zeromesh", deadline=None, print_blob=True)
-hypothesis.settings.load_profile("zeromesh")
+# A run tries the same examples as the last one; ``--hypothesis-profile=search`` looks for new ones.
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.register_profile("search", deadline=None, print_blob=True, max_examples=1000)
+hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_configure() -> None:

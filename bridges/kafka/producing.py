@@ -151,7 +151,7 @@ class Producing(Worker):
                 on_delivery=report,
                 headers=headers,
                 partition=partition,
-                timestamp=0 if message.timestamp is None else int(message.timestamp * 1000),
+                timestamp=0 if message.timestamp is None else round(message.timestamp * 1000),
             )
         except BufferError:
             return False

@@ -69,7 +69,7 @@ def properties_of(
     timestamp = None
     if message.timestamp is not None:
         timestamp = datetime.fromtimestamp(int(message.timestamp), UTC)
-        headers[_MILLISECONDS] = int(message.timestamp * 1000)
+        headers[_MILLISECONDS] = round(message.timestamp * 1000)  # 1.001 * 1000 is below 1001
     shorts = {
         "content_type": message.content_type,
         "message_id": message.message_id,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiormq import spec
 from aiormq.abc import DeliveredMessage
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pamqp import frame
 from pamqp.header import ContentHeader
@@ -54,6 +54,7 @@ names = st.text(min_size=1, max_size=30).filter(lambda name: name not in ("x-dea
     correlation_id=short,
     milliseconds=st.none() | st.integers(0, 4_000_000_000_000),
 )
+@example({}, "", "", "", 1001)  # 1.001 s times 1000 is a little less than 1001
 def test_what_crosses_is_what_was_sent(
     headers: dict[str, str], content_type: str, message_id: str, correlation_id: str, milliseconds: int | None
 ) -> None:
