@@ -213,7 +213,7 @@ class Accounts:
 
     def unsettled(self, version: int) -> bool:
         """Whether some peer has yet to say where its streams stand for our interests up to ``version``."""
-        return any(s.joined and s.settled < version for s in self._links.sessions.values())
+        return any(s.awaited and s.settled < version for s in self._links.sessions.values())
 
     def unsubscribed(self, entry: InterestEntry) -> None:
         """We may not follow some topics any more: a gap in them is no loss."""

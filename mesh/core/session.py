@@ -127,6 +127,12 @@ class Session:
         """Both ways hear each other and we know what it wants."""
         return self.answered and self.theirs is not None and self.interests.version >= self.interests_due
 
+    @property
+    def awaited(self) -> bool:
+        """Whether it may count us among its peers, and so publish to us: its first word is enough for that, ours may be
+        on the way. Who said goodbye publishes no more."""
+        return self.theirs is not None and self.farewell is None
+
     def begin_link(self, session: bytes) -> None:
         """A new life of our link to it."""
         self.mine = session

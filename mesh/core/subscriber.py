@@ -140,8 +140,11 @@ class Subscriber:
             self.end_barrier_if_proven()
 
     def unconfirmed(self, version: int) -> set[NodeId]:
-        """The joined peers that have not yet proven that our interests up to ``version`` are live."""
-        return {node for node, s in self._links.sessions.items() if s.joined and s.confirmed < version}
+        """The peers that have not yet proven that our interests up to ``version`` are live.
+
+        Also those that have not joined here, but may have us as joined: of two, one is always the first.
+        """
+        return {node for node, s in self._links.sessions.items() if s.awaited and s.confirmed < version}
 
     def _unproven(self) -> bool:
         version = self._interests.version

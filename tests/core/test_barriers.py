@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from mesh.core.effects import SendDirect, Subscribe
 from mesh.core.messages import InterestsMessage, PositionsMessage
 from mesh.core.tags import barrier_tag, subscription_body
-from tests.core.virtual import World
+from tests.core.virtual import VirtualNode, World
 
 
 def two() -> World:
@@ -39,6 +41,48 @@ def test_interests_that_were_lost_are_asked_for_even_if_nobody_is_ever_silent() 
         world.run(0.1)
     assert a.engine.router.route("new").broadcast
     assert not b.engine.subscriber.unconfirmed(b.engine.subscriber.version)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_who_enters_a_subscription_waits_also_for_a_peer_that_joined_on_the_other_side_alone(
+    seed: int,
+) -> None:
+    """Of two that meet one has the other as joined first, and may publish: its program has waited for that peer."""
+    world = World(seed)
+    for node in (world.add("a"), world.add("b")):
+        for other in world.nodes.values():
+            node.engine.hint(other.id, [each.intro for each in other.addresses], world.clock)
+        node.carry_out()
+    late, early = one_of_them_first(world)
+    late.subscribe("t")
+    version = late.engine.subscriber.version
+    assert late.engine.subscriber.unconfirmed(version) == {early.id}
+    while late.engine.subscriber.unconfirmed(version):
+        world.run(0.001)
+    assert early.publish("t", b"x")
+    world.run(0.1)
+    assert late.received("t") == [b"x"]
+
+
+def one_of_them_first(world: World) -> tuple[VirtualNode, VirtualNode]:
+    """Run until one has joined and the other has not: (who is behind, who is ahead)."""
+    a, b = world.nodes.values()
+    while bool(a.peers) == bool(b.peers):
+        world.run(0.0003)
+        assert world.clock < 5
+    return (b, a) if a.peers else (a, b)
+
+
+def test_who_leaves_is_not_waited_for() -> None:
+    world = two()
+    a, b = world.nodes.values()
+    world.cuts.add(("b", "a"))  # what it said last is late, so that it is still known here
+    b.engine.say_goodbye(world.clock)
+    session = a.engine.links.sessions[b.id]
+    a.engine.links.say_farewell(session, world.clock)
+    assert session.farewell is not None
+    a.subscribe("t")
+    assert not a.engine.subscriber.unconfirmed(a.engine.subscriber.version)
 
 
 def test_many_subscriptions_at_once_make_nobody_ask() -> None:
