@@ -65,6 +65,7 @@ CORE: list[str] = [
     "introductions",
     "addresses",
     "links",
+    "suspicion",
     "directory",
     "subscriber",
     "audience",

@@ -195,8 +195,11 @@ class Dialer:
     def _back_off(self, target: Target, clock: float) -> None:
         ceiling = min(self._config.redial_max, self._config.redial_min * (1 << min(target.tries, 10)))
         target.tries += 1
-        spread = int.from_bytes(self._rng(4), "big") / 0xFFFFFFFF
-        target.next_try = clock + ceiling * (0.5 + 0.5 * spread)
+        target.next_try = clock + max(self._drawn(ceiling), self._config.redial_min / 4)
+
+    def _drawn(self, most: float) -> float:
+        """Full jitter: those who lost somebody at the same moment come back to it spread over the whole time."""
+        return most * int.from_bytes(self._rng(4), "big") / 0xFFFFFFFF
 
     def mistaken(self, target: Target, endpoint: str, clock: float) -> None:
         """Somebody else than the node we looked for lives at this endpoint.
@@ -227,7 +230,7 @@ class Dialer:
     def lost(self, node: NodeId, clock: float, within: float | None = None) -> None:
         """The link to a node ended: try it again from now on, ``within`` so many seconds."""
         self.version += 1
-        pause = self._config.redial_min if within is None else within
+        pause = self._drawn(self._config.redial_min) if within is None else within
         for target in self._targets.values():
             if target.node == node:
                 target.next_try = clock + pause

@@ -101,9 +101,10 @@ class Directory:
         self._dial_known = float("inf")
         self._dial_known_for = (-1, -1)
 
-    def connect(self, links: Links, clock: float) -> None:
-        """Where introductions lead to."""
+    def connect(self, links: Links, challenge: Callable[[Session, float], None], clock: float) -> None:
+        """Where introductions lead to; ``challenge`` is for peers that seem to have been replaced."""
         self._links = links
+        self._challenge = challenge
         self._content = _Content(self.record.node, links.sessions)
         self.gossip_at = clock + self._config.gossip_interval
 
@@ -120,12 +121,20 @@ class Directory:
         self._renew(tuple(addresses)[: self._config.limits.addresses_per_node], now)
         after = set(map(_where, self.record.addresses))
         if before - after:
-            for session in list(self._links.sessions.values()):
-                if session.joined:
-                    self._links.doubt(session, clock)
-                    self.redial(session, clock, within=_DOUBT)
+            self._doubt_all(clock)
         if after - before:
             self.introductions.dialer.hurry(clock)
+
+    def _doubt_all(self, clock: float) -> None:
+        for session in list(self._links.sessions.values()):
+            if session.joined:
+                self._links.doubt(session, clock)
+                self.redial(session, clock, within=_DOUBT)
+
+    def resume(self, clock: float) -> None:
+        """We were away for long: the others may have let us go, and the network may be another."""
+        self._doubt_all(clock)
+        self.introductions.dialer.hurry(clock)
 
     def _renew(self, addresses: tuple[Address, ...], now: float) -> None:
         self.record = replace(
@@ -183,7 +192,8 @@ class Directory:
     def _bury_ancestor(self, who: Introduced, clock: float) -> None:
         """A later process of the same member at all of the same addresses: the earlier one is dead.
 
-        At all of them, because a single one may be another host's too, as on Docker's bridge.
+        At all of them, because a single one may be another host's too, as on Docker's bridge. At other ports, it
+        is only likely to be dead, and has to answer.
         """
         record = who.record
         for session in list(self._links.sessions.values()):
@@ -193,9 +203,11 @@ class Directory:
                 and other.record.incarnation < record.incarnation
                 and other.certificate.member == who.certificate.member
                 and record.addresses
-                and set(other.record.addresses) == set(record.addresses)
             ):
-                self._links.end(session, "restarted", clock, departed=True)
+                if set(other.record.addresses) == set(record.addresses):
+                    self._links.end(session, "restarted", clock, departed=True)
+                elif other.record.name == record.name and _hosts(other.record) == _hosts(record):
+                    self._challenge(session, clock)
 
     def offer(self, record: NodeRecord, clock: float, *, newest: bool = False) -> None:
         """A verified record: its addresses are worth a dial when its node is not a peer."""
@@ -283,6 +295,10 @@ class Directory:
 
 def _where(address: Address) -> str:
     return address.intro.rpartition(":")[0]
+
+
+def _hosts(record: NodeRecord) -> set[str]:
+    return set(map(_where, record.addresses))
 
 
 def _local(address: Address) -> bool:

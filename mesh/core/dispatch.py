@@ -19,12 +19,14 @@ from mesh.core.messages import (
     KeyMessage,
     KeyWantedMessage,
     PingMessage,
+    PingRequestMessage,
     PongMessage,
     PositionsMessage,
     RecordMessage,
     RepairedMessage,
     RepairMessage,
     RevocationsMessage,
+    VouchMessage,
 )
 from mesh.core.session import Session
 
@@ -37,6 +39,8 @@ HANDLERS: Final[dict[type[Any], Callable[[Any, Session, Any, float], None]]] = {
         session, message, engine.load()
     ),
     PongMessage: lambda engine, *heard: engine.on_pong(*heard),
+    PingRequestMessage: lambda engine, *heard: engine.suspicion.asked(*heard),
+    VouchMessage: lambda engine, session, message, clock: engine.suspicion.vouched(message, clock),
     PositionsMessage: lambda engine, *heard: engine.accounts.positions(*heard),
     RepairMessage: lambda engine, *heard: engine.outgoing.repair(*heard),
     RepairedMessage: lambda engine, *heard: engine.accounts.repaired(*heard),

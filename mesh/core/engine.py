@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from mesh.config import Config
 from mesh.core.access import Access
@@ -56,9 +56,14 @@ from mesh.core.rules import Rules
 from mesh.core.session import Session
 from mesh.core.standing import Standing
 from mesh.core.subscriber import Subscriber
+from mesh.core.suspicion import Suspicion
 from mesh.core.types import Address, NodeId, RandomBytes, Reason, RemoteProtocolError, node_id
 
 __all__ = ["Engine"]
+
+SUSPENDED: Final = 5.0
+"""Seconds by which the wall clock gains on the monotonic one, which on Linux stands still while a machine is suspended,
+before that is taken for the reason. (Somebody setting the clock costs a few pings.)"""
 
 
 class Engine:
@@ -94,6 +99,7 @@ class Engine:
         self.links = Links(
             config, rng, self.node, self._interests, self._attach_messages, self._ended, self._effects
         )
+        self.suspicion = Suspicion(config, self.links, rng, self._effects)
         self.subscriber = Subscriber(self._interests, self.router, self.broadcast, self.links, self._effects)
         self.outgoing = Outgoing(config, self.broadcast, self.router, self._effects)
         self.audience = Audience(self.broadcast, self.links, self.outgoing, self._effects, self._reject)
@@ -126,7 +132,7 @@ class Engine:
             self._effects,
             self.router.forget_routes,
         )
-        self.directory.connect(self.links, clock)
+        self.directory.connect(self.links, self.suspicion.challenge, clock)
         self._ticked = clock
         self.load: Callable[[], int] = lambda: 0  # requests in our handlers, told to those who ask
         self.pongs: list[tuple[NodeId, int, float | None]] = []  # (peer, token, seconds), for the node
@@ -265,6 +271,7 @@ class Engine:
             self.links.end(session, message.text or "ended the link", clock)
 
     def on_pong(self, session: Session, message: PongMessage, clock: float) -> None:
+        self.suspicion.answered(session, message.token)
         self.pongs.append((session.node, message.token, self.links.heard_pong(session, message, clock)))
         if session.rekeying == message.token and self.links.reconnect_broadcast(session):
             self.subscriber.begin_barrier(clock)
@@ -348,10 +355,13 @@ class Engine:
 
     def handle_timer(self, clock: float, now: float) -> None:
         """Do what is due. ``now`` is the wall clock, which may have been set meanwhile."""
+        slept = now - clock - self.wall
         self.wall = now - clock
         self._ticked = clock
+        if slept > SUSPENDED:
+            self.awoke(clock, slept)
         self.introductions.expire(clock)
-        self.links.timer(clock, lambda session: self.directory.redial(session, clock))
+        self.links.timer(clock, lambda session: self.directory.redial(session, clock), self.suspicion.ask)
         self.directory.dial_due(clock)
         self.subscriber.timer(clock)
         self.receiver.timer(clock)
@@ -360,9 +370,18 @@ class Engine:
         self.directory.timer(clock, now)
         self.standing.renewal.timer(clock, now)
 
-    def awoke(self, clock: float) -> None:
-        """The whole process was away (suspended, stopped): nobody's silence meanwhile counts."""
-        self.links.excuse(clock)
+    def late(self, seconds: float, clock: float) -> None:
+        """The process was kept from running for a moment: ``handle_timer`` comes so much after its time."""
+        self.suspicion.late(seconds, clock)
+
+    def awoke(self, clock: float, away: float) -> None:
+        """The whole process was away (suspended, stopped) for so many seconds: nobody's silence meanwhile counts.
+
+        If that was long enough for the others to let us go, each is dialled anew unless it answers at once.
+        """
+        self.suspicion.excuse(clock)
+        if away > self.config.gone_after:
+            self.directory.resume(clock)
 
     def next_timer(self, clock: float) -> float:
         """When to call ``handle_timer`` next."""

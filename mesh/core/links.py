@@ -35,7 +35,7 @@ from mesh.core.effects import (
 from mesh.core.farewell import Farewell
 from mesh.core.handshake import Introduced
 from mesh.core.interest import InterestSet
-from mesh.core.membership import Action, Liveness, LivenessState, Timing
+from mesh.core.membership import Action, Liveness, LivenessState, LocalHealth, Timing
 from mesh.core.messages import AttachMessage, GoodbyeMessage, InterestsWantedMessage, PingMessage, PongMessage
 from mesh.core.router import SUBSCRIPTION
 from mesh.core.session import Session
@@ -79,6 +79,7 @@ class Links:
         self._ended = ended
         self._effects = effects
         self._timing = Timing(config.probe_after, config.probe_timeout, config.gone_after)
+        self.health = LocalHealth(config.probe_timeout)
         self.sessions: dict[NodeId, Session] = {}
         self.departed: dict[NodeId, None] = {}
         self.banned: dict[NodeId, float] = {}
@@ -206,6 +207,7 @@ class Links:
         if session.farewell is not None:
             self.version += 1
             session.farewell.heard(clock)
+        session.replaced = False
         if session.liveness.heard(clock) and session.joined:
             self.version += 1
             self._effects.append(PeerChanged(session.node, PeerChange.RECOVERED, "heard again"))
@@ -255,7 +257,9 @@ class Links:
         ):
             self._effects.append(SendDirect(session.node, InterestsWantedMessage(known.version)))
 
-    def timer(self, clock: float, redial: Callable[[Session], None]) -> None:
+    def timer(
+        self, clock: float, redial: Callable[[Session], None], ask_others: Callable[[Session], None]
+    ) -> None:
         """Everything that is due for any peer."""
         if clock < self.deadline():
             return
@@ -269,12 +273,18 @@ class Links:
                 self._attach_late(session, clock, redial)
             if session.node not in self.sessions or not session.joined:
                 continue
-            action = session.liveness.poll(clock, self._config.probe_early)
+            action = session.liveness.poll(clock, self._config.probe_early, self.health.stretch(clock))
             if action is Action.PROBE:
                 self.ping(session, clock)
+            elif action is Action.ASK:
+                self.ping(session, clock)
+                ask_others(session)
+            elif action is Action.ACCUSE and session.replaced:
+                self.end(session, "restarted", clock)
             elif action is Action.ACCUSE:
                 self.version += 1
                 self.ping(session, clock)
+                ask_others(session)
                 self._effects.append(
                     PeerChanged(session.node, PeerChange.SUSPECTED, "silent, and a probe is unanswered")
                 )
@@ -303,13 +313,6 @@ class Links:
         else:
             session.attach_deadline = clock + self._config.attach_timeout
             redial(session)
-
-    def excuse(self, clock: float) -> None:
-        """This node was asleep: nobody's silence counts."""
-        for session in self.sessions.values():
-            session.liveness.excuse(clock)
-            if session.attach_deadline != float("inf"):
-                session.attach_deadline = clock + self._config.attach_timeout
 
     def deadline(self) -> float:
         soonest = float("inf")

@@ -48,6 +48,7 @@ __all__ = [
     "KeyMessage",
     "KeyWantedMessage",
     "PingMessage",
+    "PingRequestMessage",
     "PongMessage",
     "PositionsMessage",
     "RecordMessage",
@@ -58,6 +59,7 @@ __all__ = [
     "RequestMessage",
     "RevocationsMessage",
     "Tail",
+    "VouchMessage",
     "WelcomeMessage",
     "forms",
 ]
@@ -285,6 +287,20 @@ class PongMessage(NamedTuple):
     load: int
 
 
+class PingRequestMessage(NamedTuple):
+    """The sender does not hear ``node`` any more: ask it, and say so if it answers."""
+
+    token: int
+    node: bytes
+
+
+class VouchMessage(NamedTuple):
+    """``node`` has answered the sender since it was asked to ask: the answer to a PingRequest, if there is one."""
+
+    token: int
+    node: bytes
+
+
 class InterestsMessage(NamedTuple):
     """A page of changes from version ``base`` to ``version``.
 
@@ -442,6 +458,8 @@ DirectMessage = (
     | GoodbyeMessage
     | PingMessage
     | PongMessage
+    | PingRequestMessage
+    | VouchMessage
     | InterestsMessage
     | InterestsWantedMessage
     | KeyMessage
@@ -561,6 +579,8 @@ DIRECT: Final[dict[int, tuple[type[Any], tuple[Form, ...]]]] = {
     26: (RevocationsMessage, (_bytes, _uint, _token32)),
     27: (CertificateWantedMessage, (_uint,)),
     28: (CertificateMessage, (_bytes,)),
+    29: (PingRequestMessage, (_uint, _id16)),
+    30: (VouchMessage, (_uint, _id16)),
     32: (DirectedMessage, (_name, _bytes)),
     33: (RequestMessage, (_uint, _topic, _kind, _bytes, _headers, _millis, _uint, _bool)),
     34: (ReplyMessage, (_uint, _kind, _optional(_bytes), _headers, _bool, _uint)),

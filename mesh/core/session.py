@@ -35,6 +35,8 @@ class Session:
         "address",
         "answered",
         "answered_theirs",
+        "asked",
+        "askers",
         "attach_deadline",
         "attach_tries",
         "barriers",
@@ -47,6 +49,7 @@ class Session:
         "farewell",
         "finished",
         "host",
+        "inquiry",
         "interests",
         "interests_due",
         "introduced",
@@ -62,6 +65,7 @@ class Session:
         "positions",
         "probe_sent",
         "rekeying",
+        "replaced",
         "resubscribed",
         "revocations",
         "rtt",
@@ -114,6 +118,10 @@ class Session:
         self.farewell: Farewell | None = None  # it said goodbye
         self.finished = False  # its last frame on the broadcast plane has arrived
         self.welcomed = False  # told of all others
+        self.inquiry = 0  # the token of the last question to others about it
+        self.asked = (0, float("-inf"))  # our last ping for others: token, when
+        self.askers: dict[NodeId, tuple[int, int]] = {}  # who asks us about it → its token, that of our ping
+        self.replaced = False  # a later process of the same name has come in its place: it is, or it answers
         self.rtt: float | None = None
         self.probe_sent: dict[int, float] = {}  # ping tokens → when
         self.load = 0

@@ -28,6 +28,9 @@ __all__ = ["Consumer", "Pump"]
 
 log = logging.getLogger("mesh.node")
 
+_LATE: Final = 0.1
+"""Seconds by which a timer has to be late to mean that this process was kept from running."""
+
 _AWAY: Final = 1.0
 """Seconds by which a timer has to be late to mean that the whole process was away."""
 
@@ -221,8 +224,11 @@ class Pump:
         while True:
             self._wake = trio.Event()
             clock = trio.current_time()
-            if clock - self._due > _AWAY:
-                self.engine.awoke(clock)
+            late = clock - self._due
+            if late > _AWAY:
+                self.engine.awoke(clock, late)
+            elif late > _LATE:
+                self.engine.late(late, clock)
             if self._tags_set:
                 self._tags_set = False
                 self.engine.subscription_set(clock)

@@ -106,7 +106,7 @@ def test_few_dials_are_under_way_at_once() -> None:
     assert endpoints(dialer, 0.01) == ["tcp://h3:1"]
 
 
-def test_a_round_fails_when_its_last_address_does_and_backs_off_with_jitter() -> None:
+def test_a_round_fails_when_its_last_address_does_and_backs_off_with_full_jitter() -> None:
     dialer = make()
     dialer.offer(node(1), ["tcp://a:1", "tcp://b:1"], 0.0)
     waits = []
@@ -122,8 +122,23 @@ def test_a_round_fails_when_its_last_address_does_and_backs_off_with_jitter() ->
         clock = target.next_try
     for tries, wait in enumerate(waits):
         ceiling = min(CONFIG.redial_max, CONFIG.redial_min * 2**tries)
-        assert ceiling / 2 <= wait <= ceiling
-    assert len(set(waits)) == len(waits)
+        assert CONFIG.redial_min / 4 <= wait <= ceiling
+    assert len(set(waits)) > len(waits) / 2
+
+
+def test_those_who_lost_the_same_peer_come_back_to_it_one_after_another() -> None:
+    """Fifty that lost it at the same moment, and dial it over the whole of the pause, not at the end of it."""
+    pauses = []
+    for seed in range(50):
+        dialer = Dialer(CONFIG, Random(seed).randbytes, node(0))
+        dialer.offer(node(1), ["tcp://a:1"], 0.0)
+        ((target, _),) = dialer.due(1.0)
+        dialer.reached(target, node(1), 1.0)
+        dialer.lost(node(1), 100.0)
+        pauses.append(target.next_try - 100.0)
+    quarters = {int(4 * pause / CONFIG.redial_min) for pause in pauses}
+    assert max(pauses) <= CONFIG.redial_min
+    assert quarters == set(range(4))
 
 
 def test_who_is_a_peer_is_not_dialled() -> None:

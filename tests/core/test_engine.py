@@ -223,7 +223,7 @@ def test_a_pause_of_5_s_is_suspected_and_recovers() -> None:
     a, b = world.nodes.values()
     b.subscribe("x")
     world.run(0.5)
-    b.paused = True
+    b.pause()
     world.run(5.0)
     assert a.events[-1] == ("suspected", "b")
     b.resume()
@@ -241,7 +241,7 @@ def test_a_pause_longer_than_patience_ends_in_a_new_meeting_by_itself() -> None:
     b.subscribe("x")
     a.subscribe("y")
     world.run(0.5)
-    b.paused = True
+    b.pause()
     world.run(30.0)
     assert a.peers == set()
     b.resume()

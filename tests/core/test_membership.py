@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.config import Config
-from mesh.core.membership import Action, Liveness, LivenessState, Timing
+from mesh.core.membership import VOUCHED, Action, Liveness, LivenessState, LocalHealth, Timing
 
 TIMING = Timing(probe_after=1.5, probe_timeout=1.0, gone_after=8.0)
 
@@ -19,6 +20,7 @@ def test_silence_is_probed_then_accused_then_buried() -> None:
     assert peer.poll(102.4) is None
     assert peer.poll(102.5) is Action.ACCUSE
     assert peer.state is LivenessState.SUSPECT
+    assert [peer.poll(at) for at in (104.5, 106.5, 108.5)] == [Action.ASK] * 3
     assert peer.poll(110.4) is None
     assert peer.poll(110.5) is Action.BURY
     assert peer.due == float("inf")
@@ -57,6 +59,86 @@ def test_a_node_that_slept_accuses_nobody() -> None:
     peer.excuse(60.0)
     assert peer.poll(60.0) is None
     assert peer.due == 61.5
+
+
+def accused(clock: float = 0.0) -> Liveness:
+    peer = Liveness(TIMING, clock)
+    peer.poll(clock + 1.5)
+    assert peer.poll(clock + 2.5) is Action.ACCUSE
+    return peer
+
+
+def buried_at(peer: Liveness, *, vouched: bool = False) -> float:
+    """When it is gone, if it stays silent; ``vouched``: whoever is asked says each time to hear it."""
+    while True:
+        clock = peer.due
+        if peer.poll(clock) is Action.BURY:
+            return clock
+        if vouched:
+            peer.vouched(clock)
+
+
+def test_one_whom_others_hear_has_more_time_but_not_for_ever() -> None:
+    assert buried_at(accused()) == 10.5
+    peer = accused()
+    peer.vouched(9.0)
+    assert buried_at(peer) == 17.0
+    assert buried_at(accused(), vouched=True) == 2.5 + VOUCHED * 8.0
+
+
+def test_a_word_for_one_who_is_no_suspect_is_nothing() -> None:
+    peer = Liveness(TIMING, 0.0)
+    peer.vouched(1.0)
+    assert peer.due == 1.5
+    peer = accused()
+    peer.heard(3.0)
+    peer.vouched(3.1)
+    assert peer.due == 4.5
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_what_we_slept_through_is_added_to_every_wait(before: int) -> None:
+    """``before``: the number of steps towards the end that it has taken."""
+    peer, waits = Liveness(TIMING, 0.0), (1.5, 2.5)
+    for clock in waits[:before]:
+        peer.poll(clock)
+    due = peer.due
+    peer.shift(0.7)
+    assert peer.due == due + 0.7
+    assert round(buried_at(peer), 6) == 11.2
+
+
+def test_a_suspect_of_before_our_sleep_has_all_of_its_time_again() -> None:
+    peer = accused()
+    peer.excuse(100.0)
+    assert buried_at(peer) == 108.0
+
+
+def test_who_is_challenged_has_that_long_and_no_more() -> None:
+    peer = Liveness(TIMING, 0.0)
+    peer.challenge(0.5, 2.0)
+    assert peer.poll(2.4) is None
+    assert peer.poll(2.5) is Action.ACCUSE
+    peer = Liveness(TIMING, 0.0)
+    peer.challenge(0.5, 2.0)
+    peer.heard(0.6)
+    assert peer.due == 2.1
+
+
+def test_a_node_that_is_unwell_gives_answers_more_time_and_recovers() -> None:
+    health = LocalHealth(1.0)
+    assert health.stretch(0.0) == 1.0
+    health.late(0.5, 10.0)
+    assert health.stretch(10.0) == 1.5
+    assert health.stretch(15.0) == 1.25
+    for at in range(20, 40):
+        health.late(0.9, at)
+    assert health.stretch(40.0) <= 5.0
+    assert health.stretch(100.0) < 1.01
+    peer = Liveness(TIMING, 0.0)
+    peer.poll(1.5, stretch=3.0)
+    assert peer.poll(4.4) is None
+    assert peer.poll(4.5) is Action.ACCUSE
 
 
 @given(st.lists(st.tuples(st.sampled_from(["heard", "poll"]), st.floats(0.01, 3.0)), max_size=60))

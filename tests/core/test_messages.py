@@ -43,6 +43,7 @@ from mesh.core.messages import (
     KeyMessage,
     KeyWantedMessage,
     PingMessage,
+    PingRequestMessage,
     PongMessage,
     PositionsMessage,
     RecordMessage,
@@ -53,6 +54,7 @@ from mesh.core.messages import (
     RequestMessage,
     RevocationsMessage,
     Tail,
+    VouchMessage,
     WelcomeMessage,
 )
 from mesh.core.topic import is_valid_topic
@@ -97,6 +99,8 @@ MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
     GoodbyeMessage: st.builds(GoodbyeMessage, st.booleans(), text(256)),
     PingMessage: st.builds(PingMessage, uints, uints, sized(16)),
     PongMessage: st.builds(PongMessage, uints, uints, sized(16), uints),
+    PingRequestMessage: st.builds(PingRequestMessage, uints, sized(16)),
+    VouchMessage: st.builds(VouchMessage, uints, sized(16)),
     InterestsMessage: st.builds(
         InterestsMessage,
         uints,

@@ -144,7 +144,7 @@ def test_a_pause_of_the_subscriber() -> None:
     world, a, b = pair()
     publish(a, 0, 1)
     world.run(0.1)
-    b.paused = True
+    b.pause()
     for n in range(1, 30):
         world.loss = 1.0 if n > 5 else 0.0  # its pipe is full
         publish(a, n, 1)

@@ -52,6 +52,7 @@ class World:
         self._order = count()
         self._streams: dict[tuple[str, str], deque[tuple[VirtualNode, Callable[[], None]]]] = {}
         self.delays: dict[str, float] = {}  # plane ("direct", "broadcast") → seconds that it is slower by
+        self.places: dict[str, VirtualNode] = {}  # endpoints of those who live on another's host
         self.cuts: set[tuple[str, str]] = set()  # (from, to): nothing passes
 
     def add(self, name: str, config: Config | None = None, **papers: Any) -> VirtualNode:
@@ -175,7 +176,8 @@ class VirtualNode:
         self.id: NodeId = self.engine.node
         self.addresses = (Address(f"tcp://{name}:1", f"tcp://{name}:2", f"tcp://{name}:3"),)
         self.engine.set_addresses(self.addresses, world.clock)
-        self.running, self.paused = True, False
+        self.running, self._paused_at = True, float("inf")
+        self.longest_away = 0.0  # seconds that it was paused, at a time
         self.missed: list[Callable[[], None]] = []
         self.allowed: set[NodeId] = set()
         self.links: dict[NodeId, str] = {}
@@ -245,9 +247,17 @@ class VirtualNode:
     def kill(self) -> None:
         self.running = False
 
+    @property
+    def paused(self) -> bool:
+        return self._paused_at < float("inf")
+
+    def pause(self) -> None:
+        self._paused_at = self.world.clock
+
     def resume(self) -> None:
-        self.paused = False
-        self.engine.awoke(self.world.clock)
+        self.longest_away = max(self.longest_away, self.world.clock - self._paused_at)
+        away, self._paused_at = self.world.clock - self._paused_at, float("inf")
+        self.engine.awoke(self.world.clock, away)
         self.tick()
         missed, self.missed = self.missed, []
         for act in missed:
@@ -267,7 +277,8 @@ class VirtualNode:
                 getattr(self, "_" + type(effect).__name__)(effect)
 
     def _at(self, endpoint: str) -> VirtualNode | None:
-        node = self.world.nodes.get(endpoint.split("//")[1].split(":")[0])
+        node = self.world.places.get(endpoint)
+        node = node or self.world.nodes.get(endpoint.split("//")[1].split(":")[0])
         return node if node is not None and node.running else None
 
     def _Dial(self, effect: do.Dial) -> None:

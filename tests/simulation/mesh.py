@@ -207,7 +207,7 @@ class Simulation:
                 node.resume()
             else:
                 self._note(f"{node.name} pauses")
-                node.paused = True
+                node.pause()
 
     def _end(self) -> None:
         node = self._any()
@@ -288,9 +288,14 @@ class Simulation:
             raise Broken(
                 f"{node.name} of {topic}, {end} published: {sorted(delivered)} delivered, {sorted(lost)} lost"
             )
-        if topic.startswith("reliable/") and lost:
+        # Who was away for longer than holes are kept open has been given up, rightly; and said so.
+        given_up = {loss.cause for loss in node.losses if loss.topic == topic} <= {
+            do.LossCause.PUBLISHER_GONE
+        }
+        excused = given_up and publisher.longest_away > node.engine.config.repair_patience
+        if topic.startswith("reliable/") and lost and not excused:
             raise Broken(f"{node.name} lost {lost} of {topic}")
-        if topic.startswith("reliable/"):
+        if topic.startswith("reliable/") and not lost:
             self._unbroken(node, publisher, topic, end)
 
     def _unbroken(self, node: SimulatedNode, publisher: SimulatedNode, topic: str, end: int) -> None:

@@ -114,6 +114,8 @@ DIRECT: list[tuple[int, str, list[Any]]] = [
     (26, "Revocations", [b"(an encoded list)", 2, KEY32]),
     (27, "CertificateWanted", [1_800_000_000]),
     (28, "Certificate", [CERTIFICATE]),
+    (29, "PingRequest", [7, ID16]),
+    (30, "Vouch", [7, ID16]),
     (32, "Directed", ["", b"(a batch)"]),
     (32, "Directed", ["workers", b"(a batch)"]),
     (33, "Request", [1, "home/kitchen/uptime", 1, cbor(None), None, 5000, 1, False]),
