@@ -1,12 +1,12 @@
 """Figures of the web gateway: ``python -m benchmarks.web [clients N] [rate] [memory] [slow]``.
 
-    this process:  the clients, as lean as Python allows: plain sockets, frames cut by hand
+    this process:  the clients, as lean as Python allows: plain sockets; what they read is looked at afterwards
     its child:     a node with a gateway, which publishes when a client asks for it; or a bare hypercorn echo
 
 ``rate``     messages a second to one client, beside an echo on bare hypercorn, in the same run
 ``clients``  many clients on one pattern at 100 messages a second: latency from publish to the client's read
 ``memory``   what an idle client with a subscription costs the gateway's process
-``slow``     the latency of the others while one client reads nothing
+``slow``     the latency of the others while one client reads nothing, and alone, in turns
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import gc
 import json
 import os
 import resource
-import selectors
+import select
 import socket
+import statistics
 import struct
 import subprocess
 import sys
@@ -34,8 +36,8 @@ MARK = b'"value":"'
 # -- the child ----------------------------------------------------------------------------------
 
 
-def serve_gateway(home: str) -> None:
-    """A node and its gateway; requests on ``bench/go`` publish."""
+def serve_gateway(home: str, queue: int) -> None:
+    """A node and its gateway, with so many bytes of queue a client; requests on ``bench/go`` publish."""
     import trio
 
     import mesh
@@ -56,16 +58,16 @@ def serve_gateway(home: str) -> None:
         async with mesh.open_node("gateway", home=home, discovery=(), listen=["tcp://127.0.0.1:0"]) as node:
 
             async def go(request: mesh.Request) -> int:
-                count, rate = request.value
-                filler = "x" * (SIZE - 17)
+                topic, count, rate, size = request.value
+                filler = "x" * (size - 17)
                 began = trio.current_time()
                 for number in range(count):
                     if rate:
                         await trio.sleep_until(began + number / rate)
-                    await node.publish("bench/a", f"{time.time():017.6f}{filler}")
+                    await node.publish(topic, f"{time.time():017.6f}{filler}")
                 return count
 
-            gateway = Gateway(node, NoTokens(), WebSettings(port=0), bounds=Bounds(queue_bytes=64 << 20))
+            gateway = Gateway(node, NoTokens(), WebSettings(port=0), bounds=Bounds(queue_bytes=queue))
             async with trio.open_nursery() as nursery:
                 urls = await nursery.start(gateway.run)
                 await nursery.start(node.serve, "bench/go", go)
@@ -150,46 +152,63 @@ def until(it: socket.socket, wanted: bytes) -> bytes:
     return data
 
 
-def subscribed(port: int, *, small: bool = False) -> socket.socket:
+def subscribed(port: int, *topics: str, small: bool = False) -> socket.socket:
     it = opened(port, small=small)
-    it.sendall(masked(b'{"op":"subscribe","id":1,"pattern":"bench/**"}'))
-    until(it, b"subscribed")
+    for number, topic in enumerate(topics or ("bench/a",)):
+        operation = {"op": "subscribe", "id": number, "pattern": topic}
+        it.sendall(masked(json.dumps(operation).encode()))
+        until(it, b'"op":"subscribed"')
     return it
 
 
-def latencies(sockets: list[socket.socket], asker: socket.socket, count: int, rate: int) -> list[float]:
-    """Seconds from each publish to each client's read."""
-    selector = selectors.DefaultSelector()
-    rest: dict[socket.socket, bytes] = {}
+def go(asker: socket.socket, topic: str, count: int, rate: int, size: int = SIZE) -> None:
+    """Have the gateway's node publish."""
+    value = [topic, count, rate, size]
+    request = {"op": "request", "id": 9, "topic": "bench/go", "value": value, "timeout": 60}
+    asker.sendall(masked(json.dumps(request).encode()))
+
+
+Reads = list[tuple[float, bytes]]
+
+
+def read_all(sockets: list[socket.socket], asker: socket.socket, count: int, rate: int) -> Reads:
+    """What the clients read of so many messages, and when: to be looked at when all is over, so that the clients
+    take as little of the processor as they can."""
+    reads: Reads = []
+    cut: dict[int, bytes] = {}
+    got, wanted = 0, count * len(sockets)
+    poll = select.epoll()
     for it in sockets:
         it.setblocking(False)
-        rest[it] = b""
-        selector.register(it, selectors.EVENT_READ)
-    asker.sendall(
-        masked(
-            json.dumps(
-                {"op": "request", "id": 9, "topic": "bench/go", "value": [count, rate], "timeout": 60}
-            ).encode()
-        )
-    )
-    found: list[float] = []
-    wanted = count * len(sockets)
+        poll.register(it.fileno(), select.EPOLLIN)
+    go(asker, "bench/a", count, rate)
     deadline = time.time() + count / max(rate, 1) + 30
-    while len(found) < wanted and time.time() < deadline:
-        for key, _ in selector.select(1):
-            it = key.fileobj
-            assert isinstance(it, socket.socket)
-            data = rest[it] + it.recv(1 << 18)
-            now = time.time()
-            number, last = data.count(MARK), data.rfind(MARK)
-            whole = len(data) - last >= len(MARK) + 17
-            if number > (not whole):
-                # The first is the oldest: what came with it has waited no longer. To read each would take the
-                # clients more time than the gateway needs to send them.
-                first = data.find(MARK) + len(MARK)
-                found += [now - float(data[first : first + 17])] * (number if whole else number - 1)
-            rest[it] = data[1 - len(MARK) :] if whole or last < 0 else data[last:]
-    selector.close()
+    gc.disable()
+    while got < wanted and time.time() < deadline:
+        for number, _ in poll.poll(1):
+            data = os.read(number, 1 << 18)
+            if number in cut:
+                data = cut.pop(number) + data
+            if data[-1:] != b"}":  # the edge of a read is inside a message; none has another of these
+                end = data.rfind(b"}") + 1
+                data, cut[number] = data[:end], data[end:]
+            reads.append((time.time(), data))
+            got += data.count(MARK)
+    gc.enable()
+    poll.close()
+    until(asker, b'"op":"reply"')
+    return reads
+
+
+def latencies(reads: Reads) -> list[float]:
+    """Seconds from each publish to each client's read."""
+    found = []
+    for when, data in reads:
+        at = data.find(MARK)
+        while at >= 0:
+            at += len(MARK)
+            found.append(when - float(data[at : at + 17]))
+            at = data.find(MARK, at)
     return found
 
 
@@ -212,9 +231,19 @@ def summary(found: list[float], wanted: int) -> dict[str, float]:
 # -- the figures ----------------------------------------------------------------------------------
 
 
+def processor(pid: int) -> float:
+    """Seconds of processor that a process has had (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def resident(pid: int) -> int:
     """Bytes of memory that a process holds (proc(5))."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+LARGE = str(64 << 20)
+"""Bytes of queue where nothing is to be dropped."""
 
 
 def rate(home: str, count: int = 30_000) -> dict[str, float]:
@@ -231,9 +260,9 @@ def rate(home: str, count: int = 30_000) -> dict[str, float]:
                 got += len(it.recv(1 << 18)) / 194  # a header of 4 bytes
         echo = got / (time.perf_counter() - began)
         it.close()
-    with child("gateway", home) as (port, _), subscribed(port) as it, opened(port) as asker:
+    with child("gateway", home, LARGE) as (port, _), subscribed(port) as it, opened(port) as asker:
         began = time.perf_counter()
-        found = latencies([it], asker, count, 0)
+        found = latencies(read_all([it], asker, count, 0))
         took = time.perf_counter() - began
     return {
         "echo": round(echo),
@@ -244,24 +273,21 @@ def rate(home: str, count: int = 30_000) -> dict[str, float]:
 
 
 def clients(home: str, number: int, seconds: int = 10) -> dict[str, float]:
-    with child("gateway", home) as (port, pid), contextlib.ExitStack() as open_ones:
+    with child("gateway", home, LARGE) as (port, pid), contextlib.ExitStack() as open_ones:
         asker = open_ones.enter_context(opened(port))
         sockets = [open_ones.enter_context(subscribed(port)) for _ in range(number)]
-        before = Path(f"/proc/{pid}/stat").read_text().split()
-        began = time.time()
-        found = latencies(sockets, asker, 100 * seconds, 100)
-        took = time.time() - began
-        after = Path(f"/proc/{pid}/stat").read_text().split()
-        cpu = sum(int(after[at]) - int(before[at]) for at in (13, 14)) / os.sysconf("SC_CLK_TCK")
-        return {
-            "clients": number,
-            **summary(found, number * 100 * seconds),
-            "gateway_cpu": round(cpu / took, 2),
+        began = time.time(), processor(pid), time.process_time()
+        reads = read_all(sockets, asker, 100 * seconds, 100)
+        took = time.time() - began[0]
+        cores = {
+            "gateway_cores": round((processor(pid) - began[1]) / took, 2),
+            "clients_cores": round((time.process_time() - began[2]) / took, 2),
         }
+        return {"clients": number, **summary(latencies(reads), number * 100 * seconds), **cores}
 
 
 def memory(home: str, number: int = 500) -> dict[str, float]:
-    with child("gateway", home) as (port, pid), contextlib.ExitStack() as kept:
+    with child("gateway", home, LARGE) as (port, pid), contextlib.ExitStack() as kept:
         for _ in range(20):
             kept.enter_context(subscribed(port))
         before = resident(pid)
@@ -270,19 +296,38 @@ def memory(home: str, number: int = 500) -> dict[str, float]:
         return {"clients": number, "bytes_each": (resident(pid) - before) // number}
 
 
-def slow(home: str, number: int = 20) -> dict[str, float]:
-    answer: dict[str, float] = {}
-    with child("gateway", home) as (port, _), contextlib.ExitStack() as open_ones:
+def slow(home: str, pairs: int = 15, number: int = 20) -> dict[str, object]:
+    """The median of many ratios, each of two measurements a second apart: what else the machine does comes and
+    goes, and is the same for both more often than not. The slow client has stalled, and loses messages, before it
+    is measured beside it."""
+    ratios, alone_p99, beside_p99 = [], [], []
+    with child("gateway", home, str(256 << 10)) as (port, _), contextlib.ExitStack() as open_ones:
         asker = open_ones.enter_context(opened(port))
         sockets = [open_ones.enter_context(subscribed(port)) for _ in range(number)]
-        latencies(sockets, asker, 200, 500)  # warm
-        alone = latencies(sockets, asker, 2500, 500)
-        open_ones.enter_context(subscribed(port, small=True))
-        beside = latencies(sockets, asker, 2500, 500)
-        answer["alone_p99_ms"] = round(percentile(alone, 0.99) * 1000, 2)
-        answer["beside_p99_ms"] = round(percentile(beside, 0.99) * 1000, 2)
-        answer["ratio"] = round(percentile(beside, 0.99) / percentile(alone, 0.99), 2)
-    return answer
+
+        def p99() -> float:
+            go(asker, "bench/fill", 1000, 2000, 8000)  # more than its socket and queue take together
+            until(asker, b'"op":"reply"')
+            return percentile(latencies(read_all(sockets, asker, 500, 500)), 0.99) * 1000
+
+        def beside() -> float:
+            with subscribed(port, "bench/a", "bench/fill", small=True):
+                return p99()
+
+        p99()  # warm
+        for turn in range(pairs):
+            alone, other = (p99(), beside()) if turn % 2 else (beside(), p99())[::-1]
+            alone_p99.append(alone)
+            beside_p99.append(other)
+            ratios.append(other / alone)
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return {
+        "pairs": pairs,
+        "alone_p99_ms": round(statistics.median(alone_p99), 2),
+        "beside_p99_ms": round(statistics.median(beside_p99), 2),
+        "ratio_median": round(middle, 2),
+        "ratio_quartiles": [round(low, 2), round(high, 2)],
+    }
 
 
 def main() -> None:
@@ -296,7 +341,7 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if given.what[0] == "gateway":
-        return serve_gateway(given.what[1])
+        return serve_gateway(given.what[1], int(given.what[2]))
     if given.what[0] == "echo":
         return serve_echo()
     with tempfile.TemporaryDirectory() as folder:

@@ -37,7 +37,7 @@ class SharedStream(trio.abc.Stream):
         self.tls = not plain
         self._fileno = self.socket.fileno() if plain else -1
         self._lock = trio.Lock()
-        self._tail = b""
+        self._tail = memoryview(b"")
         self._closed = False
         self.heard = trio.current_time()
         self.unread = 0
@@ -77,7 +77,7 @@ class SharedStream(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         async with self._lock:
-            tail, self._tail = self._tail, b""
+            tail, self._tail = self._tail, memoryview(b"")
             await self._send(tail)
             await self._send(data)
 
@@ -106,7 +106,7 @@ class SharedStream(trio.abc.Stream):
         except OSError:
             return  # broken: whoever reads from it notices
         if sent < len(data):
-            self._tail = data[sent:]
+            self._tail = memoryview(data)[sent:]  # the bytes are everybody's: no copy for each who is slow
 
     @property
     def has_tail(self) -> bool:
