@@ -13,7 +13,7 @@ BENCH := $(VENV)-bench
 # Variables of make are not commands' business, but these two are tools/venv.sh's.
 export VENV PYTHON
 
-.PHONY: help demo test pytest simulate lint types format bench fuzz security-report clean
+.PHONY: help demo test pytest simulate lint types format bench fuzz conformance security-report clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -46,6 +46,9 @@ bench: $(BENCH)/.installed-bench ## measure rate and round trip beside other sys
 
 fuzz: $(DEV) ## feed broken bytes to every parser (MINUTES=1)
 	@$(VENV)/bin/python tools/fuzz.py $(MINUTES)
+
+conformance: $(DEV) ## the Autobahn|Testsuite's cases against the gateway's WebSocket, the large ones too
+	@$(VENV)/bin/python -m tests.bridges.web.conformance
 
 security-report: $(DEV) ## attack a node, and write docs/security-report.md
 	@$(VENV)/bin/python tools/security_report.py --write

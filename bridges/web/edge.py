@@ -57,21 +57,19 @@ class Edge:
         headers = headers_of(scope)
         stream = scope["state"]["stream"]
         assert isinstance(stream, SharedStream)
-        if stream.tls:  # hypercorn sees our stream, not what is inside
-            scope["scheme"] = {"http": "https", "ws": "wss"}[scope["scheme"]]
         refusal = self._access.refuse(scope, headers)
+        if refusal is None and scope["http_version"] not in ("1.0", "1.1"):
+            refusal = Refusal(505, "http_version", "this is HTTP/1.1")
         if scope["type"] == "websocket":
             if refusal is None and scope["path"] != "/ws":
                 refusal = Refusal(404, "path", "WebSockets are at /ws")
-            if refusal is None and scope["http_version"] != "1.1":
-                refusal = Refusal(505, "http_version", "WebSockets need HTTP/1.1")
             if refusal is None:
                 await self._websocket(scope, receive, send)
             else:
                 self._counters.rejected[refusal.reason] += 1
                 await reject_handshake(refusal, receive, send)
         elif scope["type"] == "http":
-            stream.deadline = None
+            stream.work()
             try:
                 await self._http(scope, receive, send, headers, refusal)
             finally:

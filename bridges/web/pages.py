@@ -61,6 +61,12 @@ def add(app: FastAPI) -> None:
     for name in _PAGES:
         page(name)
 
+    @app.get("/ws", include_in_schema=False)
+    async def no_handshake(request: Request) -> Response:
+        request.app.state.counters.rejected["handshake"] += 1
+        upgrade = {"upgrade": "websocket", "connection": "Upgrade", "sec-websocket-version": "13"}
+        raise Problem(426, "UpgradeRequired", "here are WebSockets of version 13 (RFC 6455)", upgrade)
+
     @app.get("/static/{name}", include_in_schema=False)
     async def static(name: str, request: Request) -> Response:
         if name not in assets:

@@ -1,6 +1,6 @@
 """The sockets: listening, one hypercorn connection for each client, and an end in bounded time.
 
-    open → accept → ``SharedStream`` → hypercorn's ``TCPServer`` → the ASGI application
+    open → accept → TLS → ``SharedStream`` → ``serve_connection`` → the ASGI application
 
 What hypercorn's own ``serve`` does around this is short; it is done here because the stream of each connection
 must be ours (``stream``), and because open WebSockets must be told before the end.
@@ -17,11 +17,10 @@ from typing import Any, Final
 
 import trio
 from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
 
 from bridges.web.bounds import Bounds
+from bridges.web.connection import serve_connection
 from bridges.web.counters import Counters
 from bridges.web.stream import SharedStream
 from mesh.errors import ConfigError, TransportError
@@ -93,8 +92,6 @@ class Server:
         self._empty = trio.Event()
         self._config = config = Config()
         config.h11_max_incomplete_size = bounds.head_bytes
-        config.keep_alive_timeout = bounds.idle_within
-        config.ssl_handshake_timeout = _TLS_WITHIN
         # The session says 1009 itself, and counts; what is far beyond ends in hypercorn, before it fills memory.
         config.websocket_max_message_size = bounds.body_bytes + (64 << 10)
         config.max_app_queue_size = 4
@@ -118,6 +115,9 @@ class Server:
                 with trio.move_on_after(self._bounds.close_within, shield=True):
                     await context.terminated.set()
                     await farewell()
+                for stream in list(self._streams):
+                    if stream.rests:
+                        stream.abort()
                 with trio.move_on_after(_ANSWERS_END_WITHIN, shield=True):
                     if self._streams:
                         self._empty = trio.Event()
@@ -144,7 +144,7 @@ class Server:
                 with trio.fail_after(_TLS_WITHIN):
                     await inner.do_handshake()
             with stream.whole:
-                await self._serve(stream, context)
+                await serve_connection(self._app, stream, self._config, context)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             self._counters.rejected["broken"] += 1
         except Exception:  # noqa: BLE001
@@ -157,10 +157,6 @@ class Server:
             if not self._streams:
                 self._empty.set()
             self._counters.connections -= 1
-
-    async def _serve(self, stream: SharedStream, context: WorkerContext) -> None:
-        state = ConnectionState({"stream": stream})
-        await TCPServer(self._app, self._config, context, state, stream)  # type: ignore[arg-type]
 
 
 async def _shielded_nursery(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:

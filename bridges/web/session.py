@@ -156,7 +156,7 @@ class Session:
             self.outbox.answer(b"\x89\x00")  # a ping without payload (RFC 6455 §5.5.2)
             self.kick()
         if self._stream.unread > bounds.body_bytes + (128 << 10):
-            self._reject("too_large")  # hypercorn has said so to the client; it did not stop
+            self._reject("too_large")  # fragments without an end
             self.end(TOO_LARGE, "too large")
 
     # -- out ------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ an end to writing into a socket that nobody empties.
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Final
 
@@ -41,8 +42,8 @@ class SharedStream(trio.abc.Stream):
         self._closed = False
         self.heard = trio.current_time()
         self.unread = 0
-        self.deadline: float | None = self.heard + bounds.head_within
-        """When reading gives up; None while a request is being answered or a WebSocket is open."""
+        self._deadline = self.heard + bounds.head_within
+        self._reading = trio.CancelScope()
         self.whole = trio.CancelScope()
         """What serves this connection runs in it."""
         self._ended = False
@@ -52,26 +53,32 @@ class SharedStream(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """As the inner stream's; an empty result where the head of a request takes too long."""
         data: bytes | bytearray = b""
-        while True:
-            # Answering one request may change when the next is due: look again.
-            deadline = self.deadline
-            with trio.move_on_at(trio.current_time() + 5.0 if deadline is None else deadline):
-                data = await self._inner.receive_some(max_bytes)
-                break
-            if deadline is not None and deadline == self.deadline:
-                break
+        with trio.CancelScope(deadline=self._deadline) as self._reading:
+            data = await self._inner.receive_some(max_bytes)
         self.heard = trio.current_time()
         self.unread += len(data)
         self._ended = not data
-        if self._ended and self.deadline is not None:
+        if self._ended and self.rests:
             self.whole.cancel()
         return data
 
+    @property
+    def rests(self) -> bool:
+        """Whether a request is waited for, and no client for an answer."""
+        return self._deadline < math.inf
+
+    def work(self) -> None:
+        """A request is being answered, or a WebSocket is open: reading takes as long as it takes."""
+        self._wait_until(math.inf)
+
     def rest(self) -> None:
         """A request was answered: the next may take its time, unless the client has gone."""
-        self.deadline = trio.current_time() + self._bounds.idle_within
+        self._wait_until(trio.current_time() + self._bounds.idle_within)
         if self._ended:
-            self.whole.cancel()  # hypercorn would wait for its own idle time
+            self.whole.cancel()
+
+    def _wait_until(self, deadline: float) -> None:
+        self._deadline = self._reading.deadline = deadline
 
     # -- out ----------------------------------------------------------------------------
 

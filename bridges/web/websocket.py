@@ -20,7 +20,14 @@ from bridges.web.counters import Counters
 from bridges.web.encoding import Format
 from bridges.web.hub import Hub
 from bridges.web.problems import problem_body
-from bridges.web.session import GOING_AWAY, NOT_AUTHENTICATED, NOT_THE_PROTOCOL, Ending, Session
+from bridges.web.session import (
+    GOING_AWAY,
+    NOT_AUTHENTICATED,
+    NOT_THE_PROTOCOL,
+    TOO_LARGE,
+    Ending,
+    Session,
+)
 from bridges.web.stream import SharedStream
 from bridges.web.wire import SUBPROTOCOLS
 
@@ -32,6 +39,9 @@ Send = Callable[[Any], Awaitable[None]]
 
 LOOK_EVERY: Final = 0.5
 """Seconds between looks at the deadlines of all clients; a revoked token ends its connections within twice that."""
+
+FAILURES: Final = {1002: "broken_frame", 1007: "not_utf8", TOO_LARGE: "too_large"}
+"""Why a frame fails a connection (RFC 6455 §7.4.1), as it is counted."""
 
 _log = logging.getLogger("mesh.web")
 
@@ -93,12 +103,11 @@ class Sockets:
         headers = headers_of(scope)
         stream = scope["state"]["stream"]
         assert isinstance(stream, SharedStream)
-        stream.deadline = None
+        stream.work()
         await receive()  # websocket.connect
         offered = scope["subprotocols"]
         chosen = next((each for each in offered if each in SUBPROTOCOLS), None)
         await send({"type": "websocket.accept", "subprotocol": chosen})
-        ending: Ending | None
         if offered and chosen is None:
             self._counters.rejected["subprotocol"] += 1
             ending = Ending(NOT_THE_PROTOCOL, f"offer {' or '.join(SUBPROTOCOLS)}")
@@ -108,11 +117,11 @@ class Sockets:
         else:
             form: Format = "cbor" if chosen == "zeromesh.v1.cbor" else "json"
             session = Session(*self._parts, scope=scope, stream=stream, form=form, grant=grant)
+            incoming = _Incoming(receive, self._counters)
             with self._held(session):
-                await session.run(_texts_and_bytes(receive))
-                ending = session.ending
-                if ending is not None:
-                    await self._say_goodbye(ending, receive, send)
+                await session.run(incoming.next)
+                if (ended := session.ending or incoming.failed) is not None:
+                    await self._say_goodbye(ended, receive, send)
             return
         await self._say_goodbye(ending, receive, send)
 
@@ -124,16 +133,24 @@ class Sockets:
                 pass
 
 
-def _texts_and_bytes(receive: Receive) -> Callable[[], Awaitable[str | bytes | None]]:
-    async def next_one() -> str | bytes | None:
-        event = await receive()
+class _Incoming:
+    """What the client sends, and whether a frame of it failed the connection."""
+
+    def __init__(self, receive: Receive, counters: Counters) -> None:
+        self._receive = receive
+        self._counters = counters
+        self.failed: Ending | None = None
+
+    async def next(self) -> str | bytes | None:
+        event = await self._receive()
         if event["type"] != "websocket.receive":
+            if (reason := FAILURES.get(event["code"])) is not None:
+                self._counters.rejected[reason] += 1
+                self.failed = Ending(event["code"], event["reason"])
             return None
         text: str | None = event.get("text")
         data: bytes = event.get("bytes") or b""
         return data if text is None else text
-
-    return next_one
 
 
 async def reject_handshake(refusal: Refusal, receive: Receive, send: Send) -> None:

@@ -265,19 +265,38 @@ async def _exactly(stream: trio.SocketStream, size: int) -> bytes:
     return data
 
 
+async def _handshake(stream: trio.SocketStream, headers: Mapping[str, str | None]) -> bytes:
+    """The head of the answer to a handshake with these headers besides, or instead; None: without it."""
+    fields: dict[str, str | None] = {
+        "Host": "localhost",
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        **headers,
+    }
+    lines = [f"{name}: {value}\r\n" for name, value in fields.items() if value is not None]
+    await stream.send_all(f"GET /ws HTTP/1.1\r\n{''.join(lines)}\r\n".encode())
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += await _exactly(stream, 1)
+    return head
+
+
+async def shake_hands(where: Web, headers: Mapping[str, str | None]) -> bytes:
+    """What the gateway answers to such a handshake, on a connection of its own."""
+    with trio.fail_after(PATIENCE):
+        async with await trio.open_tcp_stream("127.0.0.1", where.port) as stream:
+            return await _handshake(stream, headers)
+
+
 @asynccontextmanager
-async def raw(where: Web) -> AsyncIterator[trio.SocketStream]:
+async def raw(where: Web, headers: Mapping[str, str] | None = None) -> AsyncIterator[trio.SocketStream]:
     """A connection right after the WebSocket handshake, and after the gateway's ``ready``."""
     stream = await trio.open_tcp_stream("127.0.0.1", where.port)
     async with stream:
         with trio.fail_after(PATIENCE):
-            await stream.send_all(
-                b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-            )
-            head = b""
-            while not head.endswith(b"\r\n\r\n"):
-                head += await _exactly(stream, 1)
+            head = await _handshake(stream, headers or {})
             assert head.startswith(b"HTTP/1.1 101 "), head
             assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head  # the example of RFC 6455 §1.3
             assert json.loads((await read_frame(stream))[1])["op"] == "ready"

@@ -171,26 +171,51 @@ async def test_a_thousand_subscriptions(locked: Web) -> None:
         await it.ask("subscribe", "subscribed", id=0, pattern="b")
 
 
+BROKEN_FRAMES: list[tuple[bytes, int]] = [
+    (masked(3, b"reserved opcode"), 1002),
+    (masked(11, b"reserved control opcode"), 1002),
+    (masked(1, b"reserved bits", reserved=2), 1002),
+    (masked(0, b"nothing to continue"), 1002),
+    (masked(1, b"begun", fin=False) + masked(1, b"and begun again"), 1002),
+    (masked(9, b"x" * 126), 1002),
+    (masked(9, b"fragmented ping", fin=False), 1002),
+    (masked(1, b"\xc3\x28"), 1007),
+    (masked(1, b"\xc3", fin=False) + masked(0, b"\x28"), 1007),
+    (masked(1, b'"cut\xe2\x82'), 1007),
+    (masked(8, b"\x00"), 1002),
+    (masked(8, b"\x03\xec"), 1002),  # 1004, which nobody sends
+    (masked(8, b"\x03\xe8\xff"), 1007),
+    (b"\x81\x05hello", 1002),  # not masked
+    (b"\x81\xff" + b"\xff" * 12, 1002),  # of 2**64 - 1 bytes
+    (b"\x00" * 40, 1002),
+    (b"GET / HTTP/1.1\r\n\r\n", 1002),
+]
+
+
 async def test_frames_that_break_the_rules_end_the_connection(open_web: Web) -> None:
-    """RFC 6455 §5 and §7.1.7: the endpoint fails the connection."""
-    for frames in (
-        masked(3, b"reserved opcode"),
-        masked(1, b"reserved bits", reserved=2),
-        masked(0, b"nothing to continue"),
-        masked(9, b"x" * 126),
-        masked(9, b"fragmented ping", fin=False),
-        masked(1, b"\xc3\x28"),
-        masked(8, b"\x00"),
-        b"\x81\x05hello",
-        b"\x00" * 40,
-        b"GET / HTTP/1.1\r\n\r\n",
-    ):
+    """RFC 6455 §5 and §7.1.7: the endpoint fails the connection, and says why (§7.4.1)."""
+    for frames, code in BROKEN_FRAMES:
         async with raw(open_web) as stream:
             await stream.send_all(frames)
             with trio.fail_after(PATIENCE):
-                opcode, _ = await read_frame(stream)
-            assert opcode in (8, -1), frames
+                opcode, payload = await read_frame(stream)
+                assert (opcode, payload[:2]) == (8, code.to_bytes(2)), (frames, payload)
+                await stream.send_all(b"\xff" * 1000)  # what comes after is nobody's
+                await stream.send_eof()
+                assert (await read_frame(stream))[0] == -1
         assert (await open_web.ask("GET", "/healthz")).status == 200
+    utf8 = sum(code == 1007 for _, code in BROKEN_FRAMES)
+    assert open_web.rejected["not_utf8"] == utf8
+    assert open_web.rejected["broken_frame"] == len(BROKEN_FRAMES) - utf8
+
+
+async def test_what_came_before_a_broken_frame_counts(open_web: Web, far: mesh.Node) -> None:
+    async with raw(open_web) as stream, far.subscribe("a") as there:
+        await stream.send_all(masked(1, b'{"op":"publish","id":1,"topic":"a","value":7}') + masked(3, b""))
+        with trio.fail_after(PATIENCE):
+            assert b"published" in (await read_frame(stream))[1]
+            assert (await read_frame(stream))[1][:2] == b"\x03\xea"
+            assert (await there.__anext__()).value == 7
 
 
 async def test_fragments_pings_and_closing(open_web: Web) -> None:
