@@ -1,10 +1,9 @@
 """One WebSocket client: its operations in, its outbox out, and how it ends.
 
     ``receive`` (of the WebSocket) → ``wire.read`` → an operation: done at once, or a task of its own (requests,
-    subscriptions that must become live) → its answer into the outbox → ``kick``
+    subscriptions that must become live) → its answer into the outbox → ``writer``
 
-The writer sleeps while ``kick`` can hand everything to the socket itself; it works where the socket is full, or
-is TLS.  ``end`` cancels all of it and says the code with which the connection closes.
+``end`` cancels all of it and says the code with which the connection closes.
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ from bridges.web.wire import (
     Unsubscribe,
     read,
 )
+from bridges.web.writer import Writer
 from mesh.errors import MeshError, NotAuthorized
 
 __all__ = [
@@ -84,6 +84,7 @@ class Session:
         grant: Grant | None,
     ) -> None:
         self.outbox = Outbox(form, bounds.queue_bytes)
+        self._out = Writer(self.outbox, stream)
         self.ending: Ending | None = None
         self._node = node
         self._hub = hub
@@ -100,8 +101,6 @@ class Session:
         self._mistakes = 0
         self._pace = Pace(bounds.operations_per_second, bounds.operations_at_once)
         self._opened = self._pinged = trio.current_time()
-        self._wake = trio.Event()
-        self._taken = trio.Event()
         self._everything = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
 
@@ -112,7 +111,7 @@ class Session:
         with self._everything:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                nursery.start_soon(self._write)
+                nursery.start_soon(self._out.run)
                 try:
                     if self._grant is not None:
                         self._say_ready()
@@ -129,7 +128,7 @@ class Session:
             with trio.move_on_after(self._bounds.close_within, shield=True):
                 # The client is told why before the connection closes.
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                    await self._flush()
+                    await self._out.flush()
 
     def end(self, code: int, reason: str) -> None:
         """Close the connection with this code. The first call counts."""
@@ -154,51 +153,12 @@ class Session:
             self._pinged = now
             self._stream.unread = 0
             self.outbox.answer(b"\x89\x00")  # a ping without payload (RFC 6455 §5.5.2)
-            self.kick()
+            self._out.kick()
         if self._stream.unread > bounds.body_bytes + (128 << 10):
             self._reject("too_large")  # fragments without an end
             self.end(TOO_LARGE, "too large")
 
     # -- out ------------------------------------------------------------------------------
-
-    def offer(self, data: bytes, messages: int) -> bool:
-        """Send these messages, in front of which nothing waits; False if something does."""
-        if self.outbox or not self._stream.ready:
-            return False
-        self.outbox.taken += messages
-        self._stream.send_nowait(data)
-        if self._stream.has_tail:
-            self._wake.set()
-        return True
-
-    def kick(self) -> None:
-        """Something is in the outbox: send it now if the socket takes it, else wake the writer."""
-        stream = self._stream
-        while self.outbox:
-            if not stream.ready:
-                self._wake.set()
-                return
-            stream.send_nowait(self._next())
-        if stream.has_tail:
-            self._wake.set()
-
-    async def _write(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake = trio.Event()
-            try:
-                await self._flush()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return  # the reader notices, and ends
-
-    async def _flush(self) -> None:
-        await self._stream.drain()
-        while self.outbox:
-            await self._stream.send_all(self._next())
-
-    def _next(self) -> bytes:
-        self._taken.set()
-        return self.outbox.take()
 
     def _say(self, op: str, identifier: Id | None = None, **fields: Any) -> None:
         message: dict[str, Any] = {"op": op}
@@ -206,7 +166,7 @@ class Session:
             message["id"] = identifier
         message.update(fields)
         self.outbox.answer(encode(message, self._form))
-        self.kick()
+        self._out.kick()
         if self.outbox.urgent > self._bounds.answers_bytes:
             self._reject("answers_unread")
             self.end(NOT_THE_PROTOCOL, "answers are not read")
@@ -246,9 +206,7 @@ class Session:
 
     async def _wait_for_a_turn(self) -> None:
         """Read no faster than the rate that a client may have, nor than it reads its answers."""
-        while self.outbox.urgent > self._bounds.answers_pause:
-            self._taken = trio.Event()
-            await self._taken.wait()
+        await self._out.wait_for_answers(self._bounds.answers_pause)
         await self._pace.wait()
 
     def _mistaken(self, identifier: Id | None, detail: str) -> None:
@@ -348,7 +306,7 @@ class Session:
 
     async def _join(self, feed: Feed) -> None:
         try:
-            await self._hub.join(feed, self, lambda: self._say("subscribed", feed.id))
+            await self._hub.join(feed, self._out, lambda: self._say("subscribed", feed.id))
         except MeshError as error:
             if self._feeds.get(feed.id) is feed:
                 del self._feeds[feed.id]

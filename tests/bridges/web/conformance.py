@@ -38,7 +38,7 @@ PATIENCE = 240.0
 async def _echo(session: Session, data: str | bytes) -> None:
     text = isinstance(data, str)
     session.outbox.answer(frame(data.encode() if isinstance(data, str) else data, text=text))
-    session.kick()
+    session._out.kick()
 
 
 async def run(node: mesh.Node, folder: Path, *, without: Sequence[str] = ()) -> dict[str, tuple[str, str]]:
