@@ -67,7 +67,7 @@ async def open_node(
     wrong = check_name(called)
     if wrong is not None:
         raise ConfigError(f"{called!r}: {wrong}", key="name")
-    where = Home(home)
+    where = home if isinstance(home, Home) else Home(home)  # the daemon's own knows what it has unlocked
     if settings.rules is None:
         settings = replace(settings, rules=_rules(where))
     credentials = where.credentials(mesh_name=mesh_name)

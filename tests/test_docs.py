@@ -35,6 +35,7 @@ DOCUMENTS = [
     "README.md",
     *sorted(str(path) for path in project_files() if path.match("docs/tutorial/*.md")),
     "docs/howto/no-multicast.md",
+    "docs/howto/ca.md",
 ]
 SILENT = "<!-- The LAN of this page passes no multicast. -->"
 

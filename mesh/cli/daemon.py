@@ -10,6 +10,7 @@ import typer
 
 from mesh.cli.base import HomeOption, VerboseOption, at_home, guarded, set_up_logging
 from mesh.cli.output import write
+from mesh.cli.passphrase import PassphraseFile, given_passphrase
 
 __all__ = ["register"]
 
@@ -46,6 +47,7 @@ def daemon(
             show_default=False,
         ),
     ] = None,
+    passphrase_file: PassphraseFile = None,
     home: HomeOption = None,
     verbose: VerboseOption = 0,
 ) -> int:
@@ -53,7 +55,7 @@ def daemon(
 
     Listens on TCP ports 7400 to 7402, or on any free ones if they are taken and the configuration names none.
     Prints a line that begins with "ready" when it is up, and tells systemd so. SIGTERM and Ctrl-C drain and
-    stop it; SIGHUP reads the configuration again.
+    stop it; SIGHUP reads the configuration again. A wrapped CA key stays locked unless its passphrase is given.
 
     \b
     Examples:
@@ -95,6 +97,7 @@ def daemon(
         settings,
         name=name,
         http=http,
+        passphrase=given_passphrase(passphrase_file),
         file=file,
         announce=announce,
         set_log_level=set_log_level,

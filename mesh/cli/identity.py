@@ -20,7 +20,9 @@ from mesh.cli.base import (
     set_up_logging,
     usage,
 )
+from mesh.cli.ca import ready_ca
 from mesh.cli.output import json_line, say, write
+from mesh.cli.passphrase import PassphraseFile
 
 if TYPE_CHECKING:
     from mesh.core.token import Invitation
@@ -146,6 +148,7 @@ def invite(
     wait: Annotated[
         bool, typer.Option("--wait", help="Without a daemon: stay, and let newcomers in until it is used up.")
     ] = False,
+    passphrase_file: PassphraseFile = None,
     home: HomeOption = None,
     verbose: VerboseOption = 0,
 ) -> int:
@@ -161,12 +164,15 @@ def invite(
     """
     set_up_logging(verbose)
     lifetime = duration(expires)
-    return run(lambda: _invite(at_home(home), uses, lifetime, tuple(role or ()), wait))
+    where = at_home(home)
+    if wait:
+        ready_ca(where, passphrase_file)
+    return run(lambda: _invite(where, uses, lifetime, tuple(role or ()), wait))
 
 
 async def _invite(home: Home, uses: int, lifetime: float, roles: tuple[str, ...], wait: bool) -> None:
     from mesh.core.token import encode_token
-    from mesh.daemon.control import NoDaemon, ask
+    from mesh.daemon.control import DaemonError, NoDaemon, ask
     from mesh.daemon.operations import control_socket, hints
 
     try:
@@ -175,6 +181,9 @@ async def _invite(home: Home, uses: int, lifetime: float, roles: tuple[str, ...]
         )
     except NoDaemon:
         pass
+    except DaemonError as error:
+        if error.type_name != "CaLocked" or not wait:
+            raise
     else:
         write(answer["token"] + "\n")
         return
@@ -184,7 +193,10 @@ async def _invite(home: Home, uses: int, lifetime: float, roles: tuple[str, ...]
     listen = home_settings(home).node.listen or ("tcp://*:7400",)
     invitation = home.invite(uses=uses, lifetime=lifetime, roles=roles, endpoints=hints(_expected(listen)))
     write(encode_token(invitation) + "\n")
-    say("no daemon runs here: start `mesh daemon` before the token is used (or use mesh invite --wait)")
+    locked = " with the CA key's passphrase" if home.custodian.locked else ""
+    say(
+        f"no daemon runs here: start `mesh daemon`{locked} before the token is used (or use mesh invite --wait)"
+    )
 
 
 def _expected(listen: tuple[str, ...]) -> tuple[str, ...]:

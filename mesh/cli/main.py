@@ -14,7 +14,20 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from mesh.cli import bench, bridge, daemon, demo, doctor, identity, members, messaging, peers, serve, token
+from mesh.cli import (
+    bench,
+    bridge,
+    ca,
+    daemon,
+    demo,
+    doctor,
+    identity,
+    members,
+    messaging,
+    peers,
+    serve,
+    token,
+)
 from mesh.cli.output import say
 
 __all__ = ["app", "main"]
@@ -59,7 +72,7 @@ def options(
         raise typer.Exit(2)
 
 
-for family in (identity, members, daemon, bridge, token, messaging, serve, peers, bench, doctor, demo):
+for family in (identity, members, ca, daemon, bridge, token, messaging, serve, peers, bench, doctor, demo):
     family.register(app)
 
 

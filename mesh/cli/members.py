@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from mesh.cli.base import HomeOption, JsonOption, VerboseOption, at_home, guarded, run, set_up_logging
+from mesh.cli.ca import ready_ca
 from mesh.cli.identity import date
 from mesh.cli.output import json_line, say, table, write
+from mesh.cli.passphrase import PassphraseFile
 
 if TYPE_CHECKING:
     from mesh.home import Home
@@ -70,6 +72,7 @@ def revoke(
             metavar="MEMBER", help="Its name or id (mesh members lists them).", show_default=False
         ),
     ],
+    passphrase_file: PassphraseFile = None,
     json: JsonOption = False,
     home: HomeOption = None,
     verbose: VerboseOption = 0,
@@ -85,16 +88,20 @@ def revoke(
       mesh revoke 5b1f8e0c --json
     """
     set_up_logging(verbose)
-    return run(lambda: _revoke(at_home(home), member, json))
+    where = at_home(home)
+    ready_ca(where, passphrase_file)
+    return run(lambda: _revoke(where, member, json))
 
 
 async def _revoke(home: Home, member: str, json: bool) -> None:
-    from mesh.daemon.control import NoDaemon, ask
+    from mesh.daemon.control import DaemonError, NoDaemon, ask
     from mesh.daemon.operations import control_socket
 
     try:
         done = await ask(home.path, control_socket(home), "revoke", member=member)
-    except NoDaemon:
+    except (NoDaemon, DaemonError) as error:
+        if isinstance(error, DaemonError) and error.type_name != "CaLocked":
+            raise
         done = await _revoke_alone(home, member)
     if json:
         write(json_line(done))
@@ -109,7 +116,7 @@ async def _revoke(home: Home, member: str, json: bool) -> None:
 
 
 async def _revoke_alone(home: Home, member: str) -> dict[str, Any]:
-    """Without a daemon: written down, and told by a node for the time of the command."""
+    """Without a daemon, or one that the CA key is locked for: written down, and told by a node for the time of the command."""
     import trio
 
     from mesh.cli.nodes import joined, wait_for_company

@@ -18,6 +18,7 @@ from mesh.core.codec import decode_intro, encode_intro
 from mesh.core.dialer import Dialer, Target
 from mesh.core.effects import CloseIntro, Dial, Effect, HangUp, Incident, SendIntro
 from mesh.core.handshake import Introduced, Introducer, refusal
+from mesh.core.join import not_inviter
 from mesh.core.messages import (
     HelloMessage,
     JoinHelloMessage,
@@ -184,11 +185,7 @@ class Introductions:
 
     def _join(self, route: int, message: JoinHelloMessage | JoinProofMessage, now: float) -> None:
         if self.join_answerer is None:
-            answer: Any = RefuseMessage(
-                "not_inviter",
-                "this node cannot admit newcomers: dial the one that made the invitation",
-                [1, 1],
-            )
+            answer: Any = not_inviter()
         else:
             answer = self.join_answerer.answer(route, message, now)
         self._effects.append(SendIntro(route, encode_intro(answer)))

@@ -260,6 +260,15 @@ class Proven(NamedTuple):
     name: str
 
 
+NOT_INVITER: Final = "not_inviter"
+"""The refusal of a member that holds no CA key: another one may."""
+
+
+def not_inviter() -> RefuseMessage:
+    """What a node answers that can admit nobody."""
+    return refuse(NOT_INVITER, "this node cannot admit newcomers: dial the one that made the invitation")
+
+
 def refuse(reason: str, text: str) -> RefuseMessage:
     """A refusal of a join, with words for a person."""
     return RefuseMessage(reason, text, list(PROTOCOL_VERSIONS))

@@ -30,7 +30,7 @@ from mesh.daemon.measuring import Measuring
 from mesh.daemon.operations import Operations, control_socket
 from mesh.daemon.web import serve_web
 from mesh.errors import MeshError, TransportError
-from mesh.home import Admission, Home
+from mesh.home import Admission, Custody, Home
 from mesh.node.message import PeerJoined, PeerLeft
 from mesh.settings import HttpSettings, ReadBridge, Settings, load
 
@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 class Daemon:
     """One run of the daemon.
 
-    ``http`` is where the web gateway listens, whatever the settings say. ``file`` is the configuration to read
+    ``http`` is where the web gateway listens, whatever the settings say. ``passphrase`` opens a wrapped CA key. ``file`` is the configuration to read
     again on SIGHUP (None: there is none). ``announce`` is called
     once with the line that says that it is ready, ``set_log_level`` with the level of the configuration.
     ``read_bridge`` makes what reads the bridges' tables of one file, when it is read again.
@@ -61,6 +61,7 @@ class Daemon:
         *,
         name: str | None = None,
         http: str | None = None,
+        passphrase: str | None = None,
         file: Path | None = None,
         announce: Callable[[str], None],
         set_log_level: Callable[[str], None] = lambda level: None,
@@ -68,6 +69,7 @@ class Daemon:
     ) -> None:
         self._home = home
         self._http = http
+        self._passphrase = passphrase
         self._settings = self._with_http(settings)
         self._name = name
         self._file = file
@@ -90,10 +92,10 @@ class Daemon:
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
         ):
             credentials = self._home.credentials()
+            await self._unlock()
             name = self._name or self._settings.node.name or credentials.certificate.name
             async with self._open(name) as node, trio.open_nursery() as nursery:
-                if self._home.is_ca:
-                    node.answer_joins(Admission(self._home, credentials.ca_public_key))
+                node.answer_joins(Admission(self._home, credentials.ca_public_key))
                 operations = Operations(node, self._home)
                 control = Control(control_socket(self._home), operations.single(), operations.streams())
                 await nursery.start(control.run)
@@ -113,6 +115,19 @@ class Daemon:
                     _end_within(STOP_WITHIN)
                 nursery.cancel_scope.cancel()
             self._clean_up()
+
+    async def _unlock(self) -> None:
+        """Open a wrapped CA key, or say what it means that it stays locked. Raises ``WrongPassphrase``."""
+        passphrase, self._passphrase = self._passphrase, None
+        if not self._home.custodian.locked:
+            return
+        if passphrase is not None:
+            await trio.to_thread.run_sync(Custody(self._home).unlock, passphrase)
+            return
+        _log.warning(
+            "the CA key is wrapped: until `mesh ca unlock`, nobody can join through this machine, and it renews no "
+            "certificates"
+        )
 
     # -- opening --------------------------------------------------------------------------
 
@@ -142,7 +157,7 @@ class Daemon:
         node = self._settings.node
         return mesh.open_node(
             name,
-            home=self._home.path,
+            home=self._home,
             listen=listen,
             connect=node.connect,
             discovery=node.discovery,

@@ -5,11 +5,13 @@ peers · watch                       the peers now · each change of them
 members                             of the mesh, as this home knows them
 invite {uses, lifetime, roles}      a token that names this daemon's endpoints
 revoke {member}                     cut a member off, here and at every peer at once
+ca · unlock {passphrase} · lock     whether a wrapped CA key can be used here; give it its passphrase; forget it
 ping {peer, timeout}                a round trip in seconds
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict
@@ -22,6 +24,7 @@ from mesh.core.fields import check_endpoint
 from mesh.core.token import MAX_HINTS, encode_token
 from mesh.discovery.endpoints import is_local
 from mesh.errors import ConfigError
+from mesh.home import CaLocked, Custody
 from mesh.node.message import Peer, PeerEvent, PeerJoined, PeerLeft, PeerRecovered, PeerSuspected
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from mesh.home import Home, Member
 
 __all__ = ["Operations", "control_socket", "event_fields", "hints", "member_fields", "peer_fields"]
+
+_log = logging.getLogger(__name__)
 
 _CHANGES: Final[dict[type[PeerEvent], str]] = {
     PeerJoined: "joined",
@@ -97,6 +102,9 @@ class Operations:
             "members": self.members,
             "invite": self.invite,
             "revoke": self.revoke,
+            "ca": self.ca,
+            "unlock": self.unlock,
+            "lock": self.lock,
             "ping": self.ping,
         }
 
@@ -137,6 +145,8 @@ class Operations:
         return [member_fields(member) for member in self._home.members()]
 
     async def invite(self, request: Mapping[str, Any]) -> Any:
+        if self._home.custodian.locked:
+            raise CaLocked  # rather than a token that nobody could use
         uses, lifetime = _number(request, "uses"), _number(request, "lifetime")
         invitation = self._home.invite(
             uses=int(uses),
@@ -152,6 +162,21 @@ class Operations:
         credentials = await trio.to_thread.run_sync(self._home.revoke, member.id)
         self._node.credentials.adopt_revocations(credentials.revocations_bytes, credentials.secret)
         return {"id": member.id.hex(), "name": member.name, "told": len(self._node.peers)}
+
+    async def ca(self, _: Mapping[str, Any]) -> Any:
+        """Whether this process can use the CA key."""
+        return {"locked": self._home.custodian.locked}
+
+    async def unlock(self, request: Mapping[str, Any]) -> Any:
+        passphrase = _text(request, "passphrase")
+        await trio.to_thread.run_sync(Custody(self._home).unlock, passphrase)
+        _log.info("the CA key is unlocked")
+        return await self.ca(request)
+
+    async def lock(self, request: Mapping[str, Any]) -> Any:
+        Custody(self._home).lock()
+        _log.info("the CA key is forgotten, if it is a wrapped one")
+        return await self.ca(request)
 
     async def ping(self, request: Mapping[str, Any]) -> Any:
         return await self._node.ping(_text(request, "peer"), timeout=_number(request, "timeout"))

@@ -1,7 +1,8 @@
 """Answers newcomers on the intro plane, with the invitations of a home.
 
 JoinHello and JoinProof in, challenge, grant or refusal out: an ``Inviter`` for each introduction, and the
-home's files behind it, read again at each step, so that two nodes of one home never spend one use twice.
+home's files behind it, read again at each step, so that two nodes of one home never spend one use twice, and that
+a home which becomes the CA, or is it no longer, answers as such at once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 import os
 from typing import Final
 
-from mesh.core.join import Inviter, Proven, refuse
+from mesh.core.join import Inviter, Proven, not_inviter, refuse
 from mesh.core.messages import (
     JoinChallengeMessage,
     JoinGrantMessage,
@@ -31,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class Admission:
-    """Lets newcomers into the mesh whose CA key is in ``home`` (``mesh.core.introductions.JoinAnswerer``)."""
+    """Lets newcomers into the mesh of ``home`` if it holds the CA key (``mesh.core.introductions.JoinAnswerer``)."""
 
     def __init__(self, home: Home, ca_public_key: bytes, rng: RandomBytes = os.urandom) -> None:
         self._home = home
@@ -44,6 +45,14 @@ class Admission:
     ) -> JoinChallengeMessage | JoinGrantMessage | RefuseMessage:
         """The message to answer with. ``route`` tells one newcomer from another. Never raises for a peer's sake."""
         try:
+            custodian = self._home.custodian
+            if not custodian.here:
+                return not_inviter()
+            if custodian.locked:
+                _log.warning("a newcomer was sent away: the CA key is wrapped, and `mesh ca unlock` opens it")
+                return refuse(
+                    "not_admitted", "the CA key of that machine is locked: unlock it there (mesh ca unlock)"
+                )
             if isinstance(message, JoinHelloMessage):
                 return self._hello(route, message, now)
             return self._proof(route, message, now)

@@ -1,6 +1,5 @@
 """What only the machine with the CA key does: members, invitations, revocations.
 
-    ca.json           the CA's seed              made by ``init``, or by first use
     members.json      every key it certified     issue, revoke
     invitations.json  what may still be redeemed invite, a wrong proof, a redemption
 
@@ -10,7 +9,7 @@ home has joined a new one since) counts as not there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +28,7 @@ from mesh.core.join import MAX_ATTEMPTS, Grant, OpenInvitation, Proven, invitati
 from mesh.core.token import Invitation, encode_token
 from mesh.core.types import MemberId, MeshId, RandomBytes, member_id, mesh_id
 from mesh.errors import CredentialError
+from mesh.home.cakey import CaKey, numbers_from
 from mesh.home.credentials import Credentials, make
 from mesh.home.store import PrivateFolder, damaged
 
@@ -41,7 +41,6 @@ MAX_LIFETIME: Final = 30 * 86400  # of an invitation: longer, and it is a passwo
 MAX_USES: Final = 1000
 _REMEMBERED: Final = 86400  # an expired invitation still says that it expired
 
-_CA: Final = "ca.json"
 _MEMBERS: Final = "members.json"
 _INVITATIONS: Final = "invitations.json"
 
@@ -59,48 +58,45 @@ class Member:
     revoked: bool = False
 
 
-def write_ca(folder: PrivateFolder, ca: SigningKey) -> None:
-    """Keep the CA's key in this home; what an earlier mesh left goes. The lock must be held."""
-    folder.write(_CA, {"seed": ca.seed.hex(), "public_key": ca.public.hex()})
-    remove_lists(folder)
-
-
-def remove_ca(folder: PrivateFolder) -> None:
-    """This home is no CA any more. The lock must be held."""
-    folder.remove(_CA)
-    remove_lists(folder)
-
-
 def remove_lists(folder: PrivateFolder) -> None:
+    """What an earlier mesh left, or one whose CA is elsewhere now. The lock must be held."""
     folder.remove(_MEMBERS)
     folder.remove(_INVITATIONS)
 
 
-def read_ca(folder: PrivateFolder, ca_public_key: bytes) -> SigningKey | None:
-    """The CA's key, if this home has it."""
-    value = folder.read(_CA)
-    if value is None:
-        return None
-    try:
-        ca = SigningKey.from_seed(bytes.fromhex(value["seed"]))
-    except (KeyError, TypeError, ValueError, CredentialError):
-        raise damaged(folder.path / _CA, "the seed is missing or not what it must be") from None
-    return ca if ca.public == ca_public_key else None
+def read_lists(folder: PrivateFolder) -> dict[str, Any]:
+    """Both lists as they stand in their files, to be taken to another home."""
+    return {name: folder.read(name) for name in (_MEMBERS, _INVITATIONS)}
+
+
+def write_lists(folder: PrivateFolder, lists: Mapping[str, Any]) -> None:
+    """What ``read_lists`` gave. The lock must be held."""
+    for name in (_MEMBERS, _INVITATIONS):
+        value = lists[name]
+        if value is None:
+            folder.remove(name)
+        else:
+            folder.write(name, {key: each for key, each in value.items() if key != "format"})
 
 
 class Authority:
     """The CA of the mesh that ``credentials`` belong to, in the same folder.
 
     ``credentials`` follow what is done here: a revocation makes new ones, and the caller writes them.
+    What needs the key itself raises ``CaLocked`` before it changes anything.
     """
 
-    def __init__(
-        self, folder: PrivateFolder, ca: SigningKey, credentials: Credentials, rng: RandomBytes
-    ) -> None:
+    def __init__(self, folder: PrivateFolder, ca: CaKey, credentials: Credentials, rng: RandomBytes) -> None:
         self._folder = folder
         self._ca = ca
+        self._term = ca.look(credentials.ca_public_key).term
         self._rng = rng
         self.credentials = credentials
+
+    def _key(self) -> SigningKey:
+        key = self._ca.get(self.credentials.ca_public_key)
+        assert key is not None, "the key is here"
+        return key
 
     # -- members ---------------------------------------------------------------
 
@@ -112,13 +108,14 @@ class Authority:
     def issue(self, public_key: bytes, name: str, roles: tuple[str, ...], now: float) -> bytes:
         """A certificate for this key, for a year. Raises ``CredentialError`` if the key was revoked."""
         with self._folder.locked():
+            key = self._key()
             members, serial = self._read_members()
             member = member_id(public_key)
             if self._revoked(member) or (member in members and members[member].revoked):
                 raise CredentialError("this key has been revoked: join again with a new one")
             expires = int(now) + CERTIFICATE_LIFETIME
             encoded = issue_certificate(
-                self._ca,
+                key,
                 public_key=public_key,
                 name=name,
                 roles=roles,
@@ -149,6 +146,7 @@ class Authority:
                 raise CredentialError("this machine's own membership cannot be revoked: it holds the CA key")
             if self._revoked(member):
                 return self.credentials
+            self._key()  # before anything is written
             members, serial = self._read_members()
             if member in members:
                 members[member] = replace(members[member], revoked=True)
@@ -167,9 +165,8 @@ class Authority:
                 )
             secret = self._rng(32)
             epoch = self.credentials.secret_epoch + 1
-            self.credentials = self._with_list(
-                1 if before is None else before.version + 1, frozenset(listed | {member}), secret, epoch
-            )
+            version = max(0 if before is None else before.version, numbers_from(self._term)) + 1
+            self.credentials = self._with_list(version, frozenset(listed | {member}), secret, epoch)
             return self.credentials
 
     def _revoked(self, member: MemberId) -> bool:
@@ -179,7 +176,7 @@ class Authority:
     def _with_list(
         self, version: int, members: frozenset[MemberId], secret: bytes, epoch: int
     ) -> Credentials:
-        encoded = first_list(self._ca, secret, epoch, version, members)
+        encoded = first_list(self._key(), secret, epoch, version, members)
         old = self.credentials
         return make(
             old.mesh_name,
@@ -199,12 +196,15 @@ class Authority:
         own = self.credentials.certificate
         if value is None or value.get("mesh") != self.credentials.mesh.hex():
             first = Member(own.member, own.public_key, own.name, own.roles, own.expires, own.serial)
-            return {first.id: first}, own.serial + 1
+            return {first.id: first}, self._serial(own.serial + 1)
         try:
             members = [self._member(each) for each in value["members"]]
-            return {member.id: member for member in members}, int(value["next_serial"])
+            return {member.id: member for member in members}, self._serial(int(value["next_serial"]))
         except (KeyError, TypeError, ValueError, OverflowError):
             raise damaged(path, "a field is missing or not what it must be") from None
+
+    def _serial(self, following: int) -> int:
+        return max(following, numbers_from(self._term) + 1)
 
     def _member(self, value: Any) -> Member:
         public_key = bytes.fromhex(value["public_key"])
@@ -299,6 +299,7 @@ class Authority:
         Raises ``CredentialError`` if somebody else was quicker, or the key was revoked.
         """
         with self._folder.locked():
+            self._key()  # before a use is spent
             invitations = self._read_invitations()
             found = next((each for each in invitations if each.id == proven.invitation.id), None)
             if found is None or found.expires < now or found.attempts <= 0:

@@ -39,11 +39,10 @@ from mesh.home.authority import (
     Authority,
     Member,
     first_list,
-    read_ca,
-    remove_ca,
+    remove_lists,
     renewed,
-    write_ca,
 )
+from mesh.home.cakey import CaKey, Custodian, NoCaKey
 from mesh.home.credentials import Credentials, from_file, make, to_file
 from mesh.home.store import PrivateFolder
 
@@ -76,11 +75,15 @@ class Home:
     ) -> None:
         self.path = (default_home() if path is None else Path(path).expanduser()).absolute()
         self._folder = PrivateFolder(self.path)
+        self._ca = CaKey(self._folder, rng)
         self._clock = clock
         self._rng = rng
 
     def __repr__(self) -> str:
         return f"Home({str(self.path)!r})"
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     # -- who we are ------------------------------------------------------------
 
@@ -117,10 +120,15 @@ class Home:
         return self._folder.stamp(_CREDENTIALS)
 
     @property
-    def is_ca(self) -> bool:
-        """Whether this home can invite and revoke: it holds the CA key of its mesh."""
+    def custodian(self) -> Custodian:
+        """Where the CA key of this home's mesh is, as far as this home knows."""
         credentials = self._read()
-        return credentials is not None and read_ca(self._folder, credentials.ca_public_key) is not None
+        return Custodian("none") if credentials is None else self._ca.look(credentials.ca_public_key)
+
+    @property
+    def is_ca(self) -> bool:
+        """Whether this home holds the CA key of its mesh (it may be locked): only such a one invites and revokes."""
+        return self.custodian.here
 
     def init(self, mesh_name: str | None = None, name: str | None = None) -> Credentials:
         """Make a new mesh with this home as its CA and first member."""
@@ -155,7 +163,8 @@ class Home:
             expires=now + CERTIFICATE_LIFETIME,
             serial=1,
         )
-        write_ca(self._folder, ca)
+        self._ca.write(ca)
+        remove_lists(self._folder)
         return self._write(
             make(
                 mesh_name,
@@ -173,11 +182,11 @@ class Home:
         """Refuse to give up a membership that anybody may count on."""
         if credentials is None:
             return
-        ca = read_ca(self._folder, credentials.ca_public_key)
-        if ca is None and credentials.ca_public_key == joining:
+        holds = self._ca.look(credentials.ca_public_key).here
+        if not holds and credentials.ca_public_key == joining:
             return  # joining the same mesh again: a new certificate
-        if credentials.made_here and ca is not None:
-            authority = Authority(self._folder, ca, credentials, self._rng)
+        if credentials.made_here and holds:
+            authority = Authority(self._folder, self._ca, credentials, self._rng)
             if len(authority.members()) == 1 and not authority.invitations():
                 return  # made by first use, and nobody else was let in
         raise CredentialError(
@@ -189,7 +198,8 @@ class Home:
     def _renew(self, credentials: Credentials) -> Credentials:
         if not is_due(credentials.certificate, self._clock()):
             return credentials
-        if read_ca(self._folder, credentials.ca_public_key) is None:
+        custodian = self._ca.look(credentials.ca_public_key)
+        if not custodian.here or custodian.locked:
             return credentials  # its peers, and `mesh id`, say that it has expired
         try:
             with self._authority() as authority:
@@ -227,7 +237,8 @@ class Home:
                     grant.revocations,
                 )
             )
-            remove_ca(self._folder)
+            self._ca.remove()
+            remove_lists(self._folder)
             return credentials
 
     def store_revocations(self, encoded: bytes, secret: bytes) -> Credentials:
@@ -275,19 +286,15 @@ class Home:
             credentials = self._read()
             if credentials is None:
                 credentials = self.credentials(create=False)  # which says what to do
-            ca = read_ca(self._folder, credentials.ca_public_key)
-            if ca is None:
-                raise CredentialError(
-                    f"the CA key of mesh {credentials.mesh_name!r} is not in this home: "
-                    "do this on the machine that made the mesh",
-                    path=str(self.path),
-                )
-            yield Authority(self._folder, ca, credentials, self._rng)
+            custodian = self._ca.look(credentials.ca_public_key)
+            if not custodian.here:
+                raise NoCaKey(credentials.mesh_name, custodian, str(self.path))
+            yield Authority(self._folder, self._ca, credentials, self._rng)
 
     def members(self) -> tuple[Member, ...]:
         """Everyone whom the CA certified; on other machines, this one alone."""
         credentials = self.credentials(create=False)
-        if read_ca(self._folder, credentials.ca_public_key) is None:
+        if not self._ca.look(credentials.ca_public_key).here:
             own = credentials.certificate
             listed = credentials.revocations
             revoked = listed is not None and own.member in listed.members

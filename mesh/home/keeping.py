@@ -4,7 +4,7 @@ home → node:  another program of this home (``mesh revoke``, the daemon) has w
               noticed by the file's stamp, every two seconds
 node → home:  a newer revocation list or certificate has come from a peer; written beside the loop, since
               it waits for the disk and for the folder's lock
-the CA key, if it is here, certifies peers anew whose certificates end soon, and this home's member itself
+the CA key, if it is here and not locked, certifies peers anew whose certificates end soon, and this home's member itself
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Keeping:
         self._unwritten: list[Change] = []
         self._wake = trio.Event()
         self._renew_at = trio.current_time() + RENEW_EVERY
-        node.credentials.keep(self._changed, self._certify if home.is_ca else None)
+        self._said_locked = False
+        node.credentials.keep(self._changed, self._certify)
 
     def _changed(self, change: Change) -> None:
         self._unwritten.append(change)
@@ -54,7 +55,15 @@ class Keeping:
 
     def _certify(self, certificate: Certificate) -> bytes | None:
         try:
-            return self._home.certify_again(certificate)
+            custodian = self._home.custodian  # asked each time: the key comes and goes
+            if custodian.locked and not self._said_locked:
+                log.warning(
+                    "cannot renew the certificate of %s, nor of others: the CA key is wrapped, and `mesh ca unlock` "
+                    "opens it",
+                    certificate.name,
+                )
+            self._said_locked = custodian.locked
+            return self._home.certify_again(certificate) if custodian.here and not custodian.locked else None
         except CredentialError as error:
             # Policy: the peer asks again, and the log says what is the matter here.
             log.warning("cannot renew the certificate of %s: %s", certificate.name, error)

@@ -15,7 +15,7 @@ import trio
 
 from mesh.core.codec import decode_intro, encode_intro
 from mesh.core.identity import SigningKey
-from mesh.core.join import Joined, Joiner
+from mesh.core.join import NOT_INVITER, Joined, Joiner
 from mesh.core.messages import RefuseMessage
 from mesh.core.token import Invitation
 from mesh.core.types import NodeId, Reason, RemoteProtocolError
@@ -27,9 +27,6 @@ __all__ = ["MAX_DIALS", "join"]
 
 MAX_DIALS = 32
 """Endpoints that are asked: those of the token, and some of a mesh whose every node the scout may find."""
-
-NOT_INVITER = "not_inviter"
-"""The refusal of a member that holds no CA key: another one may."""
 
 
 class _Asking:
