@@ -19,13 +19,15 @@ import zmq
 
 from mesh.transport.zmqsocket import ZmqSocket
 
-__all__ = ["HANDSHAKE_FAILURES", "Monitor", "cut", "descriptor", "user_property"]
+__all__ = ["CONNECTIONS", "HANDSHAKE_FAILURES", "Monitor", "cut", "descriptor", "user_property"]
 
 HANDSHAKE_FAILURES: Final = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
+CONNECTIONS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED
+"""A connection begins, either way, and ends."""
 _BURST: Final = 64
 _EVENT: Final = struct.Struct(
     "=HI"

@@ -32,6 +32,7 @@ from mesh.core.types import NodeId
 from mesh.transport.base import TransportEvents
 from mesh.transport.connections import cut, descriptor, user_property
 from mesh.transport.endpoints import connect, needs_resolving, peer_host, resolve
+from mesh.transport.intake import Intake
 from mesh.transport.zap import BROADCAST, Gate
 from mesh.transport.zmqdirect import ENVELOPE, queue_length
 from mesh.transport.zmqsocket import ZmqSocket, open_socket
@@ -50,6 +51,12 @@ token, and one that was cut after all comes again and repeats what it wants."""
 
 PENALTY: Final = 1.0
 """Seconds for which no new broadcast connection is let in from an address whose connection was cut for that."""
+
+_SUBSCRIPTION_BYTES: Final = 256 << 10
+"""What a connection may take in before a whole subscription has come of it."""
+
+_FRAMES: Final = 4
+"""Largest frames that a publisher may send before a whole message has come of it: a message is a tag and one."""
 
 _CONNECTIONS: Final = 1024  # whose refusals are remembered
 
@@ -76,6 +83,8 @@ class BroadcastPlane:
         self._endpoint_of: dict[NodeId, str] = {}
         self._ahead: list[tuple[bytes, bytes]] = []  # frames taken before a disconnection, for the next drain
         self.endpoints: Collection[str] = ()
+        self.subscribers = Intake(_SUBSCRIPTION_BYTES)
+        self.publishers = Intake(_FRAMES * config.limits.frame_bytes)
         queue = queue_length(config)
         self.xpub = ZmqSocket(
             open_socket(
@@ -146,6 +155,8 @@ class BroadcastPlane:
             fd = descriptor(frame)
             if fd < 0:
                 continue  # the end of a connection
+            if self.subscribers.suspects:
+                self.subscribers.gave(fd)
             if message[:1] not in (b"\0", b"\1"):
                 self._events.rejected("broadcast", "bad_frames", 1)
                 cut(fd, self.endpoints)
@@ -251,7 +262,7 @@ class BroadcastPlane:
             self._events.rejected("broadcast", "bad_frames", 1)
 
     def _drain_frames(self) -> bool:
-        receive = self.xsub.raw.recv
+        receive, suspects = self.xsub.raw.recv, self.publishers.suspects
         frames, self._ahead = self._ahead, []
         size = 0
         malformed = 0
@@ -272,6 +283,8 @@ class BroadcastPlane:
             if parts != 2:
                 malformed += 1
                 continue
+            if suspects:
+                self.publishers.gave(descriptor(last))
             frame = last.bytes
             frames.append((first.bytes, frame))
             size += len(frame)

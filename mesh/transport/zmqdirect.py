@@ -18,8 +18,9 @@ import zmq
 from mesh.config import Config
 from mesh.core.types import NodeId
 from mesh.transport.base import LinkKey, TransportEvents
-from mesh.transport.connections import cut, descriptor, user_property
+from mesh.transport.connections import CONNECTIONS, Monitor, cut, descriptor, user_property
 from mesh.transport.endpoints import connect, needs_resolving, resolve
+from mesh.transport.intake import Intake
 from mesh.transport.zap import DIRECT, Gate
 from mesh.transport.zmqsocket import LINGER, ZmqSocket, open_socket
 
@@ -29,6 +30,9 @@ ENVELOPE: Final = 8192
 """Bytes around the largest value: the frame's own head, its headers, CURVE's MESSAGE command (RFC 26)."""
 
 _NOTHING: Final = 1024  # MAXMSGSIZE of a link, where the peer sends handshake commands only
+_HANDSHAKE_BYTES: Final = 16 << 10  # … which are some hundred bytes, and as much again
+_FRAMES: Final = 4
+"""Largest frames that a peer may send before a whole message has come of it: a message is one."""
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _BURST: Final = 128
 _BURST_BYTES: Final = 256 << 10  # a few milliseconds of decoding, then others run
@@ -58,6 +62,9 @@ class DirectPlane:
         self._events = events
         self._queue = queue_length(config)
         self._links: dict[NodeId, ZmqSocket] = {}
+        self._watches: dict[NodeId, Monitor] = {}
+        self.intake = Intake(_FRAMES * config.limits.frame_bytes)
+        self.links_intake = Intake(_HANDSHAKE_BYTES)
         self._opened = trio.lowlevel.ParkingLot()
         self.endpoints: Collection[str] = ()
         raw = open_socket(
@@ -81,7 +88,7 @@ class DirectPlane:
 
     def _drain(self) -> bool:
         received: dict[NodeId, list[bytes]] = {}
-        receive = self.router.raw.recv
+        receive, suspects = self.router.raw.recv, self.intake.suspects
         size = 0
         more = True
         for number in range(_BURST):
@@ -106,6 +113,8 @@ class DirectPlane:
                 self._events.rejected("direct", "not_allowed", 1)
                 cut(descriptor(last), self.endpoints)
                 continue
+            if suspects:
+                self.intake.gave(descriptor(last))
             frame = last.bytes
             received.setdefault(sender, []).append(frame)
             size += len(frame)
@@ -130,10 +139,13 @@ class DirectPlane:
             raw = open_socket(
                 self._context, zmq.DEALER, max_message=_NOTHING, send_queue=self._queue, receive_queue=1
             )
+            link = ZmqSocket(raw)
+            watch = self._watch(link)
         except zmq.ZMQError:  # EMFILE: too many sockets, or files of this process
             self._events.rejected("direct", "too_many_sockets", 1)
             return
-        link = self._links[peer] = ZmqSocket(raw)
+        self._links[peer], self._watches[peer] = link, watch
+        self._nursery.start_soon(watch.run, self.links_intake.happened)
         raw.setsockopt(zmq.CURVE_SERVERKEY, link_key)
         raw.setsockopt(zmq.CURVE_PUBLICKEY, self._link.public)
         raw.setsockopt(zmq.CURVE_SECRETKEY, self._link.secret)
@@ -142,6 +154,13 @@ class DirectPlane:
         else:
             self._connect(link, endpoint)
         self._opened.unpark_all()
+
+    def _watch(self, link: ZmqSocket) -> Monitor:
+        try:
+            return Monitor(self._context, link, CONNECTIONS)
+        except zmq.ZMQError:
+            link.close()
+            raise
 
     def _connect(self, link: ZmqSocket, endpoint: str) -> None:
         try:
@@ -164,6 +183,7 @@ class DirectPlane:
         """Close our DEALER to the peer; a goodbye still goes out if it can."""
         link = self._links.pop(peer, None)
         if link is not None:
+            self._watches.pop(peer).close()
             link.close(LINGER)
 
     def send(self, peer: NodeId, frame: bytes) -> bool:

@@ -21,8 +21,9 @@ from mesh.config import Limits
 from mesh.core.keys import intro_key_pair
 from mesh.core.types import MeshId
 from mesh.transport.base import IntroRoute, TransportEvents
-from mesh.transport.connections import HANDSHAKE_FAILURES, Monitor, user_property
+from mesh.transport.connections import CONNECTIONS, HANDSHAKE_FAILURES, Monitor, user_property
 from mesh.transport.endpoints import connect, needs_resolving, peer_host, resolve
+from mesh.transport.intake import Intake
 from mesh.transport.zap import INTRO
 from mesh.transport.zmqsocket import LINGER, ZmqSocket, open_socket
 
@@ -32,7 +33,11 @@ _ENVELOPE: Final = 256  # CURVE's MESSAGE command around a frame (RFC 26: 33 byt
 _QUEUE: Final = 16  # frames a peer; an introduction is a handful
 _BURST: Final = 32
 _BACKLOG: Final = 4  # frames that may wait for the name of a dialled host to be resolved
-_WATCHED: Final = zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED | HANDSHAKE_FAILURES
+_WATCHED: Final = zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED | HANDSHAKE_FAILURES | CONNECTIONS
+_BYTES: Final = (
+    32 << 10
+)  # a stranger's, in all, and as much again: an introduction is a handful of frames of 4 KiB
+_LIFETIME: Final = 30.0  # s; an introduction takes three at most, a machine that joins asks again
 
 
 class _Dial:
@@ -65,6 +70,8 @@ class IntroPlane:
         self._dials: dict[IntroRoute, _Dial] = {}
         self._strangers: dict[IntroRoute, bytes] = {}  # oldest first
         self._route_of: dict[bytes, IntroRoute] = {}
+        self.strangers = Intake(_BYTES, _LIFETIME)
+        self.dialled = Intake(_BYTES, _LIFETIME)
         raw = self._open(zmq.ROUTER, INTRO)
         self.router = ZmqSocket(raw)
         raw.setsockopt(zmq.CURVE_SERVER, 1)
@@ -201,7 +208,9 @@ class IntroPlane:
                 self._events.intro_failed(route, reason)
 
         def happened(event: int, value: int) -> None:
-            if event & (zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED):
+            if event & CONNECTIONS:
+                self.dialled.happened(event, value)
+            elif event & (zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED):
                 failed("connection refused")
             else:
                 failed("handshake failed: another mesh, or no zeromesh node")

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+
 import psutil
 import pytest
 import trio
@@ -9,10 +15,27 @@ import zmq
 
 from mesh.config import Config, Limits
 from mesh.core.keys import intro_key_pair
+from mesh.core.types import node_id
 from mesh.transport.base import Verdict
+from tests.lab import Running, running
 from tests.transport import hostile
-from tests.transport.contract import MESH, Node, Recorder, World, link_up, listen_to, publish, subscribed
+from tests.transport.contract import (
+    LIMITS,
+    MESH,
+    Node,
+    Recorder,
+    World,
+    link_up,
+    listen_to,
+    new_link,
+    publish,
+    subscribed,
+)
 from tests.transport.test_zmq import TcpWorld
+
+needs_tcp_info = pytest.mark.skipif(
+    not hasattr(socket, "TCP_INFO"), reason="the kernel does not tell what a connection took in"
+)
 
 PLANES = ("intro", "direct", "broadcast")
 
@@ -186,6 +209,121 @@ async def test_a_message_of_many_parts_is_refused(world: World) -> None:
             await b.events.until(lambda: b.events.intro)
         assert b.events.rejections["intro", "bad_frames"] == 1
         assert b.events.intro[0][1] == b"fine"
+
+
+@asynccontextmanager
+async def endless(kind: str, *words: str) -> AsyncIterator[Running]:
+    async with running([sys.executable, "-m", "tests.transport.endless", kind, *words]) as program:
+        yield program
+
+
+def curve() -> tuple[str, str]:
+    link = new_link()
+    return link.public.hex(), link.secret.hex()
+
+
+async def cut_off(b: Node, plane: str, before: int) -> None:
+    """What never became a whole message was ended, and had not grown by more than the bound."""
+    await b.events.until(lambda: b.events.rejections[plane, "endless"], seconds=60)
+    assert resident() - before < 32 << 20
+
+
+async def pour(stream: trio.SocketStream, socket_type: bytes) -> None:
+    """Parts of a message that never ends, until the other side has enough."""
+    some = hostile.long_frame(1000, bytes(1000), more=True) * 64
+    with suppress(trio.BrokenResourceError):
+        await hostile.null_handshake(stream, socket_type)
+        while True:
+            await stream.send_all(some)
+
+
+@needs_tcp_info
+@pytest.mark.parametrize("plane", ["intro", "direct"])
+async def test_a_message_that_does_not_end_costs_no_memory(world: World, plane: str) -> None:
+    """libzmq bounds a frame, and not the frames of a message."""
+    async with world.node() as a, world.node() as b:
+        before = resident()
+        public, secret = curve()
+        b.transport.allow(node_id(bytes.fromhex(public)), bytes.fromhex(public))
+        server = b.link.public if plane == "direct" else intro_key_pair(MESH)[0]
+        async with endless("DEALER", getattr(b.address, plane), server.hex(), public, secret):
+            await cut_off(b, plane, before)
+        await still_works(a, b)
+
+
+@needs_tcp_info
+async def test_nor_does_one_of_a_subscriber(world: World) -> None:
+    async with world.node() as a, world.node() as b:
+        b.transport.admit_broadcast("127.0.0.1")
+        before = resident()
+        async with await hostile.connect(b.address.broadcast) as stream:
+            await pour(stream, b"XSUB")
+        await cut_off(b, "broadcast", before)
+        await still_works(a, b)
+
+
+@needs_tcp_info
+async def test_nor_does_one_of_a_publisher(world: World) -> None:
+    async with world.node() as a, world.node() as b, trio.open_nursery() as nursery:
+        before = resident()
+        enough = trio.Event()
+
+        async def publish_endlessly(stream: trio.SocketStream) -> None:
+            await pour(stream, b"XPUB")
+            enough.set()
+
+        serve = partial(trio.serve_tcp, publish_endlessly, 0, host="127.0.0.1")
+        (listener,) = await nursery.start(serve)
+        port = listener.socket.getsockname()[1]
+        b.transport.connect_broadcast(a.id, f"tcp://127.0.0.1:{port}")
+        with trio.fail_after(60):
+            await enough.wait()
+        await cut_off(b, "broadcast", before)
+        b.transport.disconnect_broadcast(a.id)
+        await still_works(a, b)
+        nursery.cancel_scope.cancel()
+
+
+@needs_tcp_info
+async def test_nor_one_that_comes_back_on_a_link(world: World) -> None:
+    async with world.node() as a, world.node() as b:
+        before = resident()
+        public, secret = curve()
+        async with endless("ROUTER", "bind", public, secret) as peer:
+            b.transport.open_link(a.id, bytes.fromhex(public), (await peer.expect("^tcp")).string)
+            assert b.transport.send_direct(a.id, b"hello")
+            await cut_off(b, "direct", before)
+            b.transport.close_link(a.id)
+        await still_works(a, b)
+
+
+@needs_tcp_info
+async def test_nor_one_that_answers_an_introduction(world: World) -> None:
+    async with world.node() as a, world.node() as b:
+        before = resident()
+        public, secret = (key.hex() for key in intro_key_pair(MESH))
+        async with endless("ROUTER", "bind", public, secret) as peer:
+            route = b.transport.dial_intro((await peer.expect("^tcp")).string)
+            b.transport.send_intro(route, b"hello")
+            await cut_off(b, "intro", before)
+            b.transport.close_intro(route)
+        await still_works(a, b)
+
+
+@needs_tcp_info
+async def test_whole_messages_are_no_overdraft(world: World) -> None:
+    """However many: a busy link is not cut."""
+    async with world.node() as a, world.node() as b:
+        link_up(a, b)
+        frame = bytes(LIMITS.frame_bytes)
+        sent = 0
+        while sent < 400:  # a hundred times what may come without a whole message
+            if a.transport.send_direct(b.id, frame):
+                sent += 1
+            else:
+                await a.transport.wait_direct_writable(b.id)
+        await b.events.until(lambda: len(b.events.direct) == sent, seconds=60)
+        assert not b.events.rejections
 
 
 async def test_an_oversize_introduction_is_cut(world: World) -> None:

@@ -1,0 +1,95 @@
+"""What connections may take in, with plain TCP connections in libzmq's place."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from mesh.transport.intake import Intake
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(socket, "TCP_INFO"), reason="the kernel does not tell what a connection took in"
+)
+
+Pair = tuple[socket.socket, socket.socket]
+ALLOWED = 1000
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        outside = socket.create_connection(server.getsockname())
+        inside, _ = server.accept()
+        with inside, outside:
+            yield inside, outside
+
+
+def take_in(pair: Pair, size: int) -> None:
+    inside, outside = pair
+    outside.sendall(bytes(size))
+    left = size
+    while left:
+        left -= len(inside.recv(left))
+
+
+def is_cut(pair: Pair) -> bool:
+    pair[1].settimeout(0.1)
+    try:
+        return pair[1].recv(1) == b""
+    except TimeoutError:
+        return False
+
+
+def test_more_than_allowed_twice_without_a_message(pair: Pair) -> None:
+    intake = Intake(ALLOWED)
+    fd = pair[0].fileno()
+    intake.opened(fd, 0.0)
+    take_in(pair, ALLOWED)
+    assert not intake.enforce(1.0)
+    assert not intake.suspects
+    take_in(pair, 1)
+    assert not intake.enforce(2.0)
+    assert intake.suspects == {fd}
+    take_in(pair, ALLOWED)
+    assert not intake.enforce(3.0)
+    take_in(pair, 1)
+    assert intake.enforce(4.0) == 1
+    assert is_cut(pair)
+    assert not intake
+    assert not intake.suspects
+
+
+def test_a_message_that_came_whole_clears_a_suspect(pair: Pair) -> None:
+    intake = Intake(ALLOWED)
+    intake.opened(pair[0].fileno(), 0.0)
+    for _ in range(5):
+        take_in(pair, 2 * ALLOWED)
+        assert not intake.enforce(1.0)
+        intake.gave(pair[0].fileno())
+    assert not is_cut(pair)
+
+
+def test_nobody_stays_longer_than_a_lifetime(pair: Pair) -> None:
+    intake = Intake(ALLOWED, lifetime=30.0)
+    intake.opened(pair[0].fileno(), 100.0)
+    assert not intake.enforce(130.0)
+    assert intake.enforce(130.1) == 1
+    assert is_cut(pair)
+
+
+def test_a_later_file_of_the_same_number_is_let_alone(pair: Pair) -> None:
+    intake = Intake(ALLOWED, lifetime=1.0)
+    with socket.socket() as other:
+        number = other.fileno()
+        intake.opened(number, 0.0)
+    again = os.dup(pair[0].fileno())
+    try:
+        assert again == number
+        assert not intake.enforce(10.0)
+        assert not intake
+    finally:
+        os.close(again)
+    assert not is_cut(pair)
