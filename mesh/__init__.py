@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mesh import aio as aio
     from mesh import sync as sync
+    from mesh import testing as testing
     from mesh.api import open_node, open_vault
     from mesh.config import Config, Limits
     from mesh.core.effects import Incident
@@ -177,7 +178,7 @@ _PLACES = {
     "mesh.node.values": ("decode_cbor", "encode_cbor"),
 }
 _MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
-_SUBMODULES = ("aio", "api", "config", "errors", "sync")
+_SUBMODULES = ("aio", "api", "config", "errors", "sync", "testing")
 
 if not TYPE_CHECKING:  # a checker would take it for every name
 

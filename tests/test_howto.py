@@ -14,6 +14,7 @@ from tests.sources import ROOT
 
 GUIDES = {
     "asyncio": ["home/kitchen/temperature 21.5 kitchen", "42\n[0, 1, 2]", "nobody rang\nding"],
+    "testing": ["3 sent, 3 arrived, repaired: True", "kitchen alone after 60 s; 2 again"],
     "threads": [
         "home/kitchen/temperature 21.5 kitchen",
         "home/kitchen/temperature 21.5\nclosed",

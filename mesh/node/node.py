@@ -7,6 +7,7 @@ program's block.  What the calls do is in the rooms that the ``switchboard`` con
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
@@ -23,6 +24,7 @@ from mesh.core.keys import derive
 from mesh.core.messages import DirectedMessage
 from mesh.core.sealing import Vault
 from mesh.core.topic import check_pattern, check_program_pattern, check_program_topic
+from mesh.core.types import RandomBytes
 from mesh.discovery.base import Discovery, Status
 from mesh.errors import ConfigError, ForkError, NodeClosed
 from mesh.node.answering import one_a_peer, responders
@@ -69,11 +71,14 @@ class Node:
         member: str,
         link_key: bytes,
         transport: Transport,
+        *,
+        rng: RandomBytes = os.urandom,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
         self.config = config
         self._transport = transport
-        board = self._board = Switchboard(name, config, papers, member, link_key, transport)
+        board = self._board = Switchboard(name, config, papers, member, link_key, transport, rng, wall)
         self._engine, self._pump, self._presence = board.engine, board.pump, board.presence
         self._publishing, self._caller = board.publishing, board.caller
         self.credentials = board.credentials

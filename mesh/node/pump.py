@@ -53,11 +53,19 @@ class Consumer(Protocol):
 class Pump:
     """The transport's events (``TransportEvents``) and the engine's effects, joined."""
 
-    def __init__(self, engine: Engine, transport: Transport, outbox: Outbox, consumer: Consumer) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        transport: Transport,
+        outbox: Outbox,
+        consumer: Consumer,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self.engine = engine
         self._transport = transport
         self._outbox = outbox
         self._consumer = consumer
+        self._wall = wall
         self._dial_of: dict[IntroRoute, int] = {}
         self._route_of: dict[int, IntroRoute] = {}
         self._wake = trio.Event()
@@ -232,7 +240,7 @@ class Pump:
             if self._tags_set:
                 self._tags_set = False
                 self.engine.subscription_set(clock)
-            self.engine.handle_timer(clock, time.time())
+            self.engine.handle_timer(clock, self._wall())
             self.apply()
             self._due = self.engine.next_timer(trio.current_time())
             with trio.move_on_at(self._due):

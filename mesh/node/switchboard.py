@@ -36,7 +36,7 @@ from mesh.core.receiver import Delivery
 from mesh.core.router import LOCAL, RESPONDER, SUBSCRIPTION, Member, Route
 from mesh.core.session import Session
 from mesh.core.topic import is_valid_topic
-from mesh.core.types import NodeId, RemoteProtocolError
+from mesh.core.types import NodeId, RandomBytes, RemoteProtocolError
 from mesh.errors import ConfigError, MeshError, PeerGone
 from mesh.node.caller import Caller
 from mesh.node.credentials import Change, NodeCredentials
@@ -62,13 +62,21 @@ class Switchboard:
     """Everything of one node but its nursery."""
 
     def __init__(
-        self, name: str, config: Config, papers: Papers, member: str, link_key: bytes, transport: Transport
+        self,
+        name: str,
+        config: Config,
+        papers: Papers,
+        member: str,
+        link_key: bytes,
+        transport: Transport,
+        rng: RandomBytes = os.urandom,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
         clock = trio.current_time()
-        self.engine = Engine(config, papers, link_key, name, os.urandom, clock, time.time())
+        self.engine = Engine(config, papers, link_key, name, rng, clock, wall())
         self.outbox = Outbox(transport, config.limits)
-        self.pump = Pump(self.engine, transport, self.outbox, self)
+        self.pump = Pump(self.engine, transport, self.outbox, self, wall)
         self.publishing = Publishing(self, transport, config)
         self.publishing.airlock.passed_over = self._passed_over
         self.responder = Responder(self)

@@ -24,6 +24,7 @@ from mesh.transport.base import IntroRoute, LinkKey
 __all__ = ["Item", "Network", "Pipe", "State", "Station", "Wire"]
 
 _BURST: Final = 128
+_RESENT: Final = 0.2  # s; TCP's shortest time until it sends again what was lost (Linux)
 _LINGER: Final = 0.3  # s; what was sent before a side closed may still arrive
 Item: TypeAlias = bytes | tuple[bytes, bytes]
 
@@ -60,6 +61,8 @@ class Network:
         self._jitter = jitter
         self._delays: dict[tuple[str, str], float] = {}
         self._cuts: set[tuple[str, str]] = set()
+        self._isolated: set[str] = set()
+        self._loss = self._double = self._flip = 0.0
         self._paused: dict[str, list[tuple[float, int, str, Callable[[], None]]]] = {}
         self._queue: list[tuple[float, int, str, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -88,6 +91,18 @@ class Network:
             wire.there.schedule()
             wire.back.schedule()
         self.retry()
+
+    def isolate(self, host: str) -> None:
+        """Nothing gets from or to this host any more, for good."""
+        self._isolated.add(host)
+
+    def disturb(self, *, loss: float, double: float, flip: float) -> None:
+        """From now on so many of all messages (0 to 1) are lost, come twice, come with a flipped bit.
+
+        As above TCP: what is lost of a stream comes 0.2 s late; but broadcast frames, which full pipes lose too, never do.
+        What comes twice or flipped are broadcast frames: the other planes would notice, and end the connection.
+        """
+        self._loss, self._double, self._flip = loss, double, flip
 
     def delay(self, a: str, b: str, seconds: float, *, one_way: bool = False) -> None:
         """Set the latency from ``a`` to ``b`` (and back, unless ``one_way``)."""
@@ -123,7 +138,26 @@ class Network:
 
     def is_cut(self, source: str, target: str) -> bool:
         """Whether nothing gets from one host to the other."""
-        return (source, target) in self._cuts
+        return (source, target) in self._cuts or source in self._isolated or target in self._isolated
+
+    def disturbed(self, item: Item) -> tuple[float, list[Item]]:
+        """What becomes of a message: (seconds that it is late by, what arrives)."""
+        chance = self._random
+        if not (self._loss or self._double or self._flip):
+            return 0.0, [item]
+        lost = chance.random() < self._loss
+        if isinstance(item, bytes):
+            return _RESENT if lost else 0.0, [item]
+        arriving: list[Item] = [] if lost else [item]
+        if chance.random() < self._double:
+            arriving.append(item)
+        if chance.random() < self._flip:
+            tag, frame = item
+            at = chance.randrange(len(frame))
+            arriving.append(
+                (tag, frame[:at] + bytes([frame[at] ^ 1 << chance.randrange(8)]) + frame[at + 1 :])
+            )
+        return 0.0, arriving
 
     def due(self, source: str, target: str) -> float:
         """When something sent now arrives."""
@@ -189,8 +223,9 @@ class Pipe:
         return len(self._items) >= self._network.pipe
 
     def put(self, item: Item) -> None:
-        self._last_due = max(self._last_due, self._network.due(self._source, self._target))
-        self._items.append((self._last_due, item))
+        late, arriving = self._network.disturbed(item)
+        self._last_due = max(self._last_due, self._network.due(self._source, self._target) + late)
+        self._items.extend((self._last_due, each) for each in arriving)
         self.schedule()
 
     def schedule(self) -> None:
