@@ -242,9 +242,8 @@ class Switchboard:
             self.send_nowait(node, ErrorMessage(message.number, NOT_ALLOWED, why, self.responder.load))
             self.pump.apply()
             return
-        refusal = self.responder.received(
-            node, message, _Link(self, node), self._own_responders(message.topic)
-        )
+        own = self._own_responders(message.topic)
+        refusal = self.responder.received(node, message, _Link(self, node), own)
         if refusal is not None:
             self.send_nowait(node, refusal)
 
@@ -357,9 +356,8 @@ class Switchboard:
         return peer in self.engine.links.sessions and self.pump.send(peer, message)
 
     def serve_locally(self, message: RequestMessage, reply: Callable[[Any], None]) -> None:
-        refusal = self.responder.received(
-            LOCAL, message, _Shortcut(reply), self._own_responders(message.topic)
-        )
+        own = self._own_responders(message.topic)
+        refusal = self.responder.received(LOCAL, message, _Shortcut(reply), own)
         if refusal is not None:
             reply(refusal)
 
