@@ -14,7 +14,7 @@ from mesh.errors import ConfigError
 
 __all__ = ["ACTIONS", "Config", "Limits", "Rule"]
 
-ACTIONS = ("publish", "subscribe", "request", "serve")
+ACTIONS = ("publish", "subscribe", "request", "serve", "admin")
 """What a rule can be about."""
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mesh.cli.administration import ask_holder
 from mesh.cli.base import (
     HomeOption,
     JsonOption,
@@ -154,7 +155,8 @@ def invite(
 ) -> int:
     """Print a token with which another machine can join. Treat it as a password.
 
-    Whoever joins talks to the daemon of this home; without one, --wait lets them in.
+    Whoever joins talks to the daemon of this home; without one, --wait lets them in. A member who does not hold the CA
+    key asks the machine that does, if its rules allow that.
 
     \b
     Examples:
@@ -165,6 +167,12 @@ def invite(
     set_up_logging(verbose)
     lifetime = duration(expires)
     where = at_home(home)
+    where.credentials(create=False)
+    if not where.is_ca and not wait:
+        write(
+            ask_holder(where, "invite", uses=uses, lifetime=lifetime, roles=list(role or ()))["token"] + "\n"
+        )
+        return 0
     if wait:
         ready_ca(where, passphrase_file)
     return run(lambda: _invite(where, uses, lifetime, tuple(role or ()), wait))

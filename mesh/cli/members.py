@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from mesh.cli.administration import ask_holder
 from mesh.cli.base import HomeOption, JsonOption, VerboseOption, at_home, guarded, run, set_up_logging
 from mesh.cli.ca import ready_ca
 from mesh.cli.identity import date
@@ -30,10 +31,18 @@ def register(app: typer.Typer) -> None:
 # -- members ----------------------------------------------------------------------------------
 
 
-def members(json: JsonOption = False, home: HomeOption = None, verbose: VerboseOption = 0) -> int:
+def members(
+    everyone: Annotated[
+        bool, typer.Option("--all", help="Ask the machine that holds the CA key, if this one does not.")
+    ] = False,
+    json: JsonOption = False,
+    home: HomeOption = None,
+    verbose: VerboseOption = 0,
+) -> int:
     """List the members of the mesh.
 
-    Everyone who was let in is known where the mesh was made; elsewhere, this machine alone.
+    Everyone who was let in is known where the CA key is; elsewhere, this machine alone, or (--all) what that one
+    answers, if its rules let this member ask.
 
     \b
     Examples:
@@ -43,7 +52,10 @@ def members(json: JsonOption = False, home: HomeOption = None, verbose: VerboseO
     set_up_logging(verbose)
     from mesh.daemon.operations import member_fields
 
-    found = [member_fields(member) for member in at_home(home).members()]
+    where = at_home(home)
+    found = [member_fields(member) for member in where.members()]
+    if everyone and not where.is_ca:
+        found = ask_holder(where, "members")
     if json:
         write(json_line(found))
     else:
@@ -80,7 +92,7 @@ def revoke(
     """Cut a member off, everywhere and for good.
 
     Nodes that can be reached cut it off within seconds, and the others as soon as they meet one that knows.
-    It wants the CA key: do it where the mesh was made.
+    It wants the CA key: do it where that is, or as a member who may ask that machine to (role admin, or a rule).
 
     \b
     Examples:
@@ -89,6 +101,10 @@ def revoke(
     """
     set_up_logging(verbose)
     where = at_home(home)
+    where.credentials(create=False)
+    if not where.is_ca:
+        _told(ask_holder(where, "revoke", member=member), json)
+        return 0
     ready_ca(where, passphrase_file)
     return run(lambda: _revoke(where, member, json))
 
@@ -103,6 +119,10 @@ async def _revoke(home: Home, member: str, json: bool) -> None:
         if isinstance(error, DaemonError) and error.type_name != "CaLocked":
             raise
         done = await _revoke_alone(home, member)
+    _told(done, json)
+
+
+def _told(done: dict[str, Any], json: bool) -> None:
     if json:
         write(json_line(done))
         return

@@ -9,6 +9,9 @@ with reader rules (action ``subscribe``) is a *scope*: what is published in it i
 (``broadcast``), which only those get who may read it.
 
 Roles are those of the certificate, names and ids those that it proves.
+
+The action ``admin`` is what a member may ask of the machine that holds the CA key, and its topics are such acts:
+``members``, ``revoke``, ``invite``, ``invite/ROLE``.  What no rule of ours opens is for the role ``admin`` alone.
 """
 
 from __future__ import annotations
@@ -20,7 +23,12 @@ from mesh.config import Rule
 from mesh.core.identity import Certificate
 from mesh.core.topic import GLOBSTAR, STAR, Pattern
 
-__all__ = ["MAX_SCOPES", "Rules", "overlap"]
+__all__ = ["ADMIN", "MAX_SCOPES", "Rules", "overlap"]
+
+ADMIN: Final = "admin"
+"""The action, and the role that may do what no rule speaks of."""
+
+_ADMINS: Final = Rule((ADMIN,), ("**",), roles=(ADMIN,), name="as long as no rule says otherwise")
 
 MAX_SCOPES: Final = 7
 """Patterns with reader rules: each is a sealing key, of which a peer keeps two, and 16 keys an owner at most."""
@@ -61,6 +69,7 @@ class Rules:
             for action in rule.actions:
                 for pattern in rule.patterns:
                     closed.setdefault(action, {}).setdefault(pattern, []).append(rule)
+        closed.setdefault(ADMIN, {}).setdefault("**", [_ADMINS])
         self._closed = {
             action: [_Closed(Pattern.parse(pattern), tuple(those)) for pattern, those in patterns.items()]
             for action, patterns in closed.items()

@@ -25,6 +25,7 @@ import trio
 
 import mesh
 from mesh.daemon import notify
+from mesh.daemon.administration import Administration
 from mesh.daemon.control import Control
 from mesh.daemon.measuring import Measuring
 from mesh.daemon.operations import Operations, control_socket
@@ -100,6 +101,7 @@ class Daemon:
                 control = Control(control_socket(self._home), operations.single(), operations.streams())
                 await nursery.start(control.run)
                 nursery.start_soon(Measuring(node).run)
+                nursery.start_soon(Administration(node, operations, self._home).run)
                 self._home.announce_daemon(
                     sorted(node.endpoints, key=lambda each: not each.startswith("ipc://"))
                 )

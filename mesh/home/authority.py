@@ -39,6 +39,9 @@ CERTIFICATE_LIFETIME: Final = 365 * 86400
 
 MAX_LIFETIME: Final = 30 * 86400  # of an invitation: longer, and it is a password on a slip of paper
 MAX_USES: Final = 1000
+MAX_INVITATIONS: Final = (
+    1024  # remembered: members with a rule for it may ask for some, and each newcomer reads them all
+)
 _REMEMBERED: Final = 86400  # an expired invitation still says that it expired
 
 _MEMBERS: Final = "members.json"
@@ -266,6 +269,10 @@ class Authority:
         )
         with self._folder.locked():
             kept = [each for each in self._read_invitations() if each.expires > now - _REMEMBERED]
+            if len(kept) >= MAX_INVITATIONS:
+                raise CredentialError(
+                    f"{len(kept)} invitations are remembered already: wait until some have expired"
+                )
             self._write_invitations([*kept, stored])
         return invitation
 
