@@ -22,6 +22,7 @@ from bridges.web.scopes import EVERYTHING, Grant
 __all__ = ["Access", "Refusal", "Tokens", "headers_of"]
 
 TOKEN_PARAMETERS: Final = frozenset({"token", "access_token", "api_key", "apikey", "auth", "authorization"})
+_MAX_PARAMETERS: Final = 64  # the gateway's own requests have one
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 
@@ -74,11 +75,10 @@ class Access:
             return Refusal(
                 421, "host", "the Host header does not name this gateway ([http] hosts lists further names)"
             )
-        query = scope.get("query_string", b"")
-        if query and any(
-            name.lower() in TOKEN_PARAMETERS
-            for name, _ in parse_qsl(query.decode("latin-1"), True, max_num_fields=64)
-        ):
+        names = _parameters(scope.get("query_string", b""))
+        if names is None:
+            return Refusal(400, "query", f"a URL has at most {_MAX_PARAMETERS} parameters")
+        if not names.isdisjoint(TOKEN_PARAMETERS):
             return Refusal(
                 400,
                 "token_in_url",
@@ -146,6 +146,15 @@ def _is_loopback(host: str) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return bool((mapped or address).is_loopback)
+
+
+def _parameters(query: bytes) -> set[str] | None:
+    """The names in a query, in lower case; None if there are too many to be anybody's."""
+    try:
+        pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+    except ValueError:
+        return None
+    return {name.lower() for name, _ in pairs}
 
 
 def _bracketed(host: str) -> str:

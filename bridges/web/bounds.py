@@ -21,7 +21,6 @@ class Bounds:
     body_bytes: int = 1536 << 10  # the largest value of the mesh (1,008 KiB) in base64, and its envelope
     body_within: float = 30.0  # the body of a request
     discard_bytes: int = 4 << 20  # of a body that is refused: read past, so that the client hears why
-    answer_within: float = 90.0  # a request's answer, whatever was asked for
     send_within: float = 20.0  # 64 KiB into a socket: slower than 3 KiB/s is a reader that has stopped
     auth_within: float = 10.0  # from a WebSocket's opening to its token
     ping_every: float = 20.0  # proxies drop connections that are silent for a minute

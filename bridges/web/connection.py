@@ -33,6 +33,8 @@ from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Message, Ping
 from wsproto.frame_protocol import CloseReason
 
+from bridges.web.counters import Counters
+from bridges.web.problems import MEDIA_TYPE, problem_body
 from bridges.web.stream import SharedStream
 
 __all__ = ["serve_connection"]
@@ -41,7 +43,11 @@ _READ: Final = 64 << 10
 
 
 async def serve_connection(
-    app: Callable[..., Awaitable[None]], stream: SharedStream, config: Config, context: WorkerContext
+    app: Callable[..., Awaitable[None]],
+    stream: SharedStream,
+    config: Config,
+    context: WorkerContext,
+    counters: Counters,
 ) -> None:
     """Serve one client until either side closes. The scope's state has the ``stream``."""
     family = stream.socket.family
@@ -67,25 +73,53 @@ async def serve_connection(
             await stream.send_eof()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
             pass  # it is closed already, or a closing comes while something is sent
+        if protocol.has_refused:
+            await stream.read_past()
         await stream.aclose()
 
-    try:
-        async with TaskGroup() as tasks:
-            state = SharedState({"stream": stream})
-            protocol = _Http11(app, config, context, tasks, state, stream.tls, client, server, send)  # type: ignore[arg-type]
+    async with TaskGroup() as tasks:
+        state = SharedState({"stream": stream})
+        protocol = _Http11(app, config, context, tasks, state, stream.tls, client, server, send)  # type: ignore[arg-type]
+        protocol.counters = counters
+        try:
             try:
                 while data := await stream.receive_some(_READ):
                     await protocol.handle(RawData(bytes(data)))
+                if stream.is_late:
+                    await protocol.too_slow()
                 await protocol.handle(RawData(b""))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass  # they are gone, which is how most clients leave
             await protocol.handle(Closed())
-    finally:
-        await close()
+        finally:
+            await close()
 
 
 class _Http11(H11Protocol):
     """HTTP/1.1 that stays what it is."""
+
+    counters: Counters
+    has_refused = False
+
+    async def too_slow(self) -> None:
+        """The head of a request has begun, and does not end."""
+        await self._refuse(408, "too_slow", "TooSlow", "the head of the request took too long")
+
+    async def _send_error_response(self, status_code: int) -> None:
+        await self._refuse(status_code, "not_http", "NotHttp", "this is no request of HTTP/1.1 (RFC 9112)")
+
+    async def _refuse(self, status: int, reason: str, error: str, detail: str) -> None:
+        self.has_refused = True
+        self.counters.rejected[reason] += 1
+        body = problem_body(status, error, detail)
+        head = [
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
+        await self._send_h11_event(h11.Response(status_code=status, headers=head))
+        await self._send_h11_event(h11.Data(data=body))
+        await self._send_h11_event(h11.EndOfMessage())
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Where hypercorn would change to HTTP/2: an ``Upgrade: h2c`` is ignored (RFC 9110 §7.8)."""
@@ -130,6 +164,7 @@ def _is_handshake(request: h11.Request) -> bool:
     wanted = {each.strip().lower() for each in headers.get(b"connection", b"").split(b",")}
     return (
         request.method == b"GET"
+        and headers.get(b"sec-websocket-protocol", b"").isascii()  # hypercorn reads it as that
         and b"upgrade" in wanted
         and headers.get(b"upgrade", b"").lower() == b"websocket"
         and headers.get(b"sec-websocket-version") == b"13"

@@ -57,8 +57,9 @@ class Edge:
         headers = headers_of(scope)
         stream = scope["state"]["stream"]
         assert isinstance(stream, SharedStream)
-        refusal = self._access.refuse(scope, headers)
-        if refusal is None and scope["http_version"] not in ("1.0", "1.1"):
+        if scope["http_version"] in ("1.0", "1.1"):
+            refusal = self._access.refuse(scope, headers)
+        else:
             refusal = Refusal(505, "http_version", "this is HTTP/1.1")
         if scope["type"] == "websocket":
             if refusal is None and scope["path"] != "/ws":
@@ -112,15 +113,24 @@ class Edge:
             body = await self._body(receive)
         except _BodyRefused as refused:
             self._counters.rejected[refused.reason] += 1
-            await answer.problem(refused.status, refused.reason, refused.detail)
+            await answer.problem(refused.status, refused.error, refused.detail)
             return
         first = [{"type": "http.request", "body": body, "more_body": False}]
 
-        async def receive_again() -> Any:
-            return first.pop() if first else await receive()
+        async def receive_body() -> Any:
+            return first.pop() if first else await trio.sleep_forever()
+
+        async def until_gone() -> None:
+            """Nobody works for a client that has left: what it asked of the mesh is cancelled there, too."""
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            nursery.cancel_scope.cancel()
 
         try:
-            await self._app(scope, receive_again, answer.send)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(until_gone)
+                await self._app(scope, receive_body, answer.send)
+                nursery.cancel_scope.cancel()
         except Exception:  # noqa: BLE001
             # Policy: a mistake of ours in one answer is logged and ends that answer, not the gateway.
             _log.exception("an answer failed")
@@ -147,10 +157,14 @@ class Edge:
                 parts.append(event.get("body", b""))
                 size += len(parts[-1])
                 if size > self._bounds.body_bytes:
-                    raise _BodyRefused(413, "TooLarge", f"a body has at most {self._bounds.body_bytes} bytes")
+                    raise _BodyRefused(
+                        413, "too_large", "TooLarge", f"a body has at most {self._bounds.body_bytes} bytes"
+                    )
                 if not event.get("more_body", False):
                     return b"".join(parts)
-        raise _BodyRefused(408, "TooSlow", f"the body took more than {self._bounds.body_within:g} s")
+        raise _BodyRefused(
+            408, "too_slow", "TooSlow", f"the body took more than {self._bounds.body_within:g} s"
+        )
 
 
 def _route(scope: Asgi) -> str:
@@ -159,10 +173,11 @@ def _route(scope: Asgi) -> str:
 
 
 class _BodyRefused(Exception):
-    def __init__(self, status: int, reason: str, detail: str) -> None:
+    def __init__(self, status: int, reason: str, error: str, detail: str) -> None:
         super().__init__(detail)
         self.status = status
         self.reason = reason
+        self.error = error
         self.detail = detail
 
 

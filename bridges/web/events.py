@@ -7,9 +7,11 @@ event: dropped          data: {"count"}: the reader was too slow for so many
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Awaitable, Callable
 
 import trio
+from fastapi import Response
+from starlette.types import Receive, Scope, Send
 
 from bridges.web.bounds import Bounds
 from bridges.web.counters import Counters
@@ -17,11 +19,11 @@ from bridges.web.encoding import EVENTS
 from bridges.web.hub import Hub
 from bridges.web.outbox import Feed, Outbox
 
-__all__ = ["EventStream"]
+__all__ = ["EventResponse", "EventStream"]
 
 
 class EventStream:
-    """One reader. ``events`` are the bytes of its answer."""
+    """One reader: ``begin``, then ``run``, which ``leave`` undoes."""
 
     def __init__(self, hub: Hub, bounds: Bounds, counters: Counters, pattern: str) -> None:
         self.outbox = Outbox(EVENTS, bounds.queue_bytes)
@@ -41,28 +43,50 @@ class EventStream:
         """Return once the subscription is live. Raises what subscribing raises."""
         await self._hub.join(self._feed, self, lambda: None)
 
-    async def events(self, still: Callable[[], bool]) -> AsyncIterator[bytes]:
-        """What to send, until the reader goes or ``still`` says that it may read no longer."""
+    async def run(self, send: Callable[[bytes], Awaitable[None]], still: Callable[[], bool]) -> None:
+        """Send events until cancelled, or ``still`` says that they may be read no longer."""
+        said = trio.current_time()
         try:
-            yield b": live\n\n"
+            await send(b": live\n\n")
             while still():
                 with trio.move_on_after(1.0) as waited:
                     await self._wake.wait()
-                if waited.cancelled_caught:
-                    if trio.current_time() - self._said > self._bounds.ping_every:
-                        yield self._alive()
+                if not waited.cancelled_caught:
+                    self._wake = trio.Event()
+                    while data := self.outbox.take():
+                        await send(data)
+                elif trio.current_time() - said > self._bounds.ping_every:
+                    await send(b": alive\n\n")
+                else:
                     continue
-                self._wake = trio.Event()
-                while data := self.outbox.take():
-                    yield data
-                self._said = trio.current_time()
+                said = trio.current_time()
         finally:
-            self._hub.leave(self._feed)
-            self._counters.sent += self.outbox.taken
-            self._counters.dropped += self.outbox.dropped
+            self.leave()
 
-    _said = 0.0
+    def leave(self) -> None:
+        """No more events: what was sent and dropped is counted."""
+        self._hub.leave(self._feed)
+        self._counters.sent += self.outbox.taken
+        self._counters.dropped += self.outbox.dropped
+        self.outbox.taken = self.outbox.dropped = 0
 
-    def _alive(self) -> bytes:
-        self._said = trio.current_time()
-        return b": alive\n\n"
+
+class EventResponse(Response):
+    """The answer that does not end, but with the reader or its right to read. (Starlette's own for streams leaves an
+    iterator that is not finished to the garbage collector: the subscription would live on until then.)"""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, stream: EventStream, still: Callable[[], bool]) -> None:
+        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._stream = stream
+        self._still = still
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def part(data: bytes, more: bool = True) -> None:
+            await send({"type": "http.response.body", "body": data, "more_body": more})
+
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await self._stream.run(part, self._still)
+        await part(b"", more=False)

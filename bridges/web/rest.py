@@ -9,14 +9,13 @@ Bodies are validated by ``models``; every error is a problem document (``problem
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 import mesh
@@ -25,7 +24,7 @@ from bridges.web.access import Access
 from bridges.web.bounds import Bounds
 from bridges.web.counters import Counters
 from bridges.web.encoding import jsonable, to_json
-from bridges.web.events import EventStream
+from bridges.web.events import EventResponse, EventStream
 from bridges.web.hub import Hub
 from bridges.web.metrics import CONTENT_TYPE, exposition
 from bridges.web.models import (
@@ -44,7 +43,7 @@ from bridges.web.scopes import Grant
 from bridges.web.traffic import TrafficMeter
 from bridges.web.websocket import Sockets
 from bridges.web.wire import from_json_value
-from mesh.errors import MeshError
+from mesh.errors import MeshError, NotAuthorized
 
 __all__ = ["Parts", "application"]
 
@@ -127,7 +126,7 @@ def application(parts: Parts) -> FastAPI:
     _add_messages(app, parts)
     _add_views(app, parts)
     pages.add(app)
-    _add_errors(app)
+    _add_errors(app, parts.counters)
     _describe(app)
     return app
 
@@ -180,7 +179,7 @@ def _add_messages(app: FastAPI, parts: Parts) -> None:
     @app.get(
         "/api/v1/subscribe",
         tags=["messages"],
-        response_class=StreamingResponse,
+        response_class=Response,
         responses={
             200: {
                 "description": "Server-sent events `message` and `dropped`, until either side ends it",
@@ -205,16 +204,7 @@ def _add_messages(app: FastAPI, parts: Parts) -> None:
         _need(grant.allows_pattern(pattern), parts, "subscribe to", pattern)
         stream = EventStream(parts.hub, parts.bounds, counters, pattern)
         await stream.begin()
-        return StreamingResponse(
-            _bytes(stream.events(lambda: parts.access.still(grant, request.scope))),
-            media_type="text/event-stream",
-            headers={"cache-control": "no-store", "x-accel-buffering": "no"},
-        )
-
-
-async def _bytes(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    async for each in events:
-        yield each
+        return EventResponse(stream, lambda: parts.access.still(grant, request.scope))
 
 
 # -- what there is to see ------------------------------------------------------------------------
@@ -311,18 +301,20 @@ def _problem(
     return Response(problem_body(status, error, detail, **more), status, headers, media_type=MEDIA_TYPE)
 
 
-def _add_errors(app: FastAPI) -> None:
+def _add_errors(app: FastAPI, counters: Counters) -> None:
     @app.exception_handler(Problem)
     async def on_problem(_: Request, problem: Problem) -> Response:
         return _problem(problem.status, problem.error, problem.detail, problem.headers)
 
     @app.exception_handler(MeshError)
     async def on_mesh_error(_: Request, error: MeshError) -> Response:
+        if isinstance(error, NotAuthorized):
+            counters.rejected["not_allowed"] += 1  # by a rule of the mesh
         return _problem(status_of(error), type(error).__name__, str(error))
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> Response:
-        request.app.state.counters.rejected["mistake"] += 1
+        counters.rejected["mistake"] += 1
         errors = [
             {"where": "/".join(map(str, each["loc"])), "what": each["msg"]} for each in error.errors()[:16]
         ]
@@ -332,7 +324,7 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> Response:
         if error.status_code == 400:  # a body that is not even UTF-8
-            request.app.state.counters.rejected["mistake"] += 1
+            counters.rejected["mistake"] += 1
             return _problem(
                 422, "Invalid", "body: it is not JSON", errors=[{"where": "body", "what": "it is not JSON"}]
             )

@@ -143,8 +143,7 @@ class Server:
             if isinstance(inner, trio.SSLStream):
                 with trio.fail_after(_TLS_WITHIN):
                     await inner.do_handshake()
-            with stream.whole:
-                await serve_connection(self._app, stream, self._config, context)
+            await serve_connection(self._app, stream, self._config, context, self._counters)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             self._counters.rejected["broken"] += 1
         except Exception:  # noqa: BLE001

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -28,7 +29,8 @@ _PIECE: Final = 64 << 10
 
 
 class SharedStream(trio.abc.Stream):
-    """A TCP or TLS connection. ``heard`` is when bytes last came, ``unread`` what came since the last message."""
+    """A TCP or TLS connection. ``heard`` is when bytes last came, ``unread`` what came since the last
+    request or message."""
 
     def __init__(self, inner: trio.SocketStream | trio.SSLStream[trio.SocketStream], bounds: Bounds) -> None:
         self._inner = inner
@@ -42,11 +44,10 @@ class SharedStream(trio.abc.Stream):
         self._closed = False
         self.heard = trio.current_time()
         self.unread = 0
+        self.is_late = False
+        """Whether the time for the head of a request ran out after some of it had come."""
         self._deadline = self.heard + bounds.head_within
         self._reading = trio.CancelScope()
-        self.whole = trio.CancelScope()
-        """What serves this connection runs in it."""
-        self._ended = False
 
     # -- in -----------------------------------------------------------------------------
 
@@ -55,12 +56,21 @@ class SharedStream(trio.abc.Stream):
         data: bytes | bytearray = b""
         with trio.CancelScope(deadline=self._deadline) as self._reading:
             data = await self._inner.receive_some(max_bytes)
+        self.is_late = self._reading.cancelled_caught and self.unread > 0
         self.heard = trio.current_time()
         self.unread += len(data)
-        self._ended = not data
-        if self._ended and self.rests:
-            self.whole.cancel()
         return data
+
+    async def read_past(self) -> None:
+        """Take what the client is still sending, for a bounded time and size: a connection that is closed with
+        something unread is reset, and the client would not hear the answer (RFC 9112 §9.6)."""
+        size = 0
+        with (
+            trio.move_on_after(self._bounds.close_within),
+            suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+        ):
+            while size < self._bounds.discard_bytes and (data := await self._inner.receive_some()):
+                size += len(data)
 
     @property
     def rests(self) -> bool:
@@ -72,10 +82,9 @@ class SharedStream(trio.abc.Stream):
         self._wait_until(math.inf)
 
     def rest(self) -> None:
-        """A request was answered: the next may take its time, unless the client has gone."""
+        """A request was answered: the next may take its time."""
+        self.unread = 0
         self._wait_until(trio.current_time() + self._bounds.idle_within)
-        if self._ended:
-            self.whole.cancel()
 
     def _wait_until(self, deadline: float) -> None:
         self._deadline = self._reading.deadline = deadline

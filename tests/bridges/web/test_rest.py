@@ -7,10 +7,12 @@ import re
 from typing import Any
 
 import trio
+import trio.lowlevel
 
 import mesh
 from bridges.counters import BridgeStatistics, RouteStatistics
-from tests.bridges.web.clients import PATIENCE, Web, client
+from bridges.web.bounds import Bounds
+from tests.bridges.web.clients import PATIENCE, Book, Web, client, web
 
 
 async def test_publish_and_request(open_web: Web, far: mesh.Node) -> None:
@@ -128,6 +130,83 @@ async def test_server_sent_events(open_web: Web, far: mesh.Node) -> None:
     answer = await open_web.ask("GET", "/api/v1/subscribe?pattern=a//b")
     assert (answer.status, answer.problem) == (422, "TopicError")
     assert (await open_web.ask("GET", "/api/v1/subscribe")).problem == "Invalid"
+
+
+async def read_events(stream: trio.SocketStream, pattern: str, wanted: bytes, token: str = "") -> bytes:
+    """Ask for events, and read until ``wanted`` has come."""
+    bearer = f"Authorization: Bearer {token}\r\n" if token else ""
+    head = f"GET /api/v1/subscribe?pattern={pattern} HTTP/1.1\r\nHost: localhost\r\n{bearer}\r\n"
+    await stream.send_all(head.encode())
+    data = b""
+    while wanted not in data:
+        more = await stream.receive_some()
+        assert more, data
+        data += more
+    return data
+
+
+async def test_who_leaves_leaves_nothing_behind(open_web: Web, near: mesh.Node, far: mesh.Node) -> None:
+    """A subscription ends with its reader, and a request with who asked it: at its responder, too."""
+    asked, cancelled = trio.Event(), trio.Event()
+
+    async def never(_: mesh.Request) -> None:
+        asked.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    await open_web.nursery.start(far.serve, "never", never)
+    body = b'{"topic":"never","timeout":60}'
+    with trio.fail_after(PATIENCE):
+        async with (
+            await trio.open_tcp_stream("127.0.0.1", open_web.port) as one,
+            await trio.open_tcp_stream("127.0.0.1", open_web.port) as other,
+        ):
+            await read_events(one, "a", b": live\n\n")
+            assert [each.pattern for each in near.statistics().subscriptions] == ["a"]
+            await other.send_all(
+                b"POST /api/v1/request HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+            )
+            await asked.wait()
+        await cancelled.wait()
+        while near.statistics().subscriptions or open_web.gateway.counters.connections:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+    assert open_web.rejected["failed"] == 0
+
+
+async def test_events_end_with_the_token(near: mesh.Node) -> None:
+    book = Book(reader=("subscribe:a",))
+    async with web(near, book) as it, await trio.open_tcp_stream("127.0.0.1", it.port) as stream:
+        with trio.fail_after(PATIENCE):
+            await read_events(stream, "a", b": live\n\n", "reader")
+            del book.tokens["reader"]
+            assert (await stream.receive_some()).startswith(b"0\r\n")  # the last chunk
+
+
+async def test_a_slow_reader_of_events_is_told_what_it_missed(near: mesh.Node, far: mesh.Node) -> None:
+    async with (
+        web(near, bounds=Bounds(queue_bytes=100_000)) as it,
+        await trio.open_tcp_stream("127.0.0.1", it.port) as stream,
+    ):
+        with trio.fail_after(PATIENCE):
+            data = await read_events(stream, "a", b": live\n\n")
+            count = 0
+            while not it.gateway._hub._channels["a"].readers or not _dropped(it):
+                await far.publish("a", [count, "x" * 50_000])
+                count += 1
+                await trio.lowlevel.checkpoint()
+            await far.publish("a", "end")
+            while b'"end"' not in data:
+                data += await stream.receive_some()
+    missed = sum(map(int, re.findall(rb'event: dropped\ndata: {"count":(\d+)}', data)))
+    assert missed > 0
+    assert data.count(b"event: message") + missed == count + 1
+
+
+def _dropped(it: Web) -> int:
+    return sum(reader.outbox.dropped for reader in it.gateway._hub._channels["a"].readers.values())
 
 
 METRIC = re.compile(r"(zeromesh_[a-z_]+)(\{[a-z]+=\"[^\"]*\"(,[a-z]+=\"[^\"]*\")*\})? (\S+)")
