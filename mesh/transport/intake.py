@@ -32,18 +32,18 @@ class Intake:
     """The connections of one kind. ``allowance`` is in bytes, ``lifetime`` in seconds.
 
     A connection that took in more than ``allowance`` is a suspect; one that stays a suspect, and takes in as much
-    again, is overdrawn.  So is one that is older than ``lifetime``.  Elsewhere than on Linux, and over
+    again, is overdrawn.  So is one that is older than ``lifetime`` when another comes.  Elsewhere than on Linux, and over
     Unix sockets, nothing is known and nothing is overdrawn but by age.
     """
 
     def __init__(self, allowance: int, lifetime: float = float("inf")) -> None:
         self._allowance = allowance
         self._lifetime = lifetime
-        self._open: dict[int, _Connection] = {}
+        self._open: dict[int, _Connection] = {}  # oldest first
+        self._cut = 0
         self.suspects: set[int] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self._open)
+        self.restless = False
+        """Whether a suspect took in more between the last two calls of ``enforce``."""
 
     def happened(self, event: int, fd: int) -> None:
         """What a ``Monitor`` of ``CONNECTIONS`` tells."""
@@ -54,8 +54,13 @@ class Intake:
 
     def opened(self, fd: int, clock: float) -> None:
         """There is a connection of this descriptor."""
+        self.closed(fd)
         self._open[fd] = _Connection(_inode(fd), clock)
-        self.suspects.discard(fd)
+        while self._open:
+            oldest = next(iter(self._open))
+            if clock - self._open[oldest].began <= self._lifetime:
+                break
+            self._shut_down(oldest)
 
     def closed(self, fd: int) -> None:
         """And now there is not. Idempotent."""
@@ -67,25 +72,37 @@ class Intake:
         self.suspects.discard(fd)
 
     def enforce(self, clock: float) -> int:
-        """Cut what is overdrawn; how many that were."""
-        overdrawn, gone = [], []
-        for fd, connection in self._open.items():
+        """Cut what is overdrawn; how many connections were cut since the last call."""
+        self.restless = False
+        for fd, connection in list(self._open.items()):
             if _inode(fd) != connection.inode:  # its end was not told: nobody listened any more
-                gone.append(fd)
+                self.closed(fd)
                 continue
             received = _received(fd)
             if received - connection.judged > self._allowance:
                 connection.judged = received
                 if fd in self.suspects:
-                    overdrawn.append(fd)
+                    self._shut_down(fd)
                 else:
                     self.suspects.add(fd)
             elif clock - connection.began > self._lifetime:
-                overdrawn.append(fd)
-        cut = sum(_shut_down(fd, self._open[fd].inode) for fd in overdrawn)
-        for fd in overdrawn + gone:
-            self.closed(fd)
+                self._shut_down(fd)
+            if fd in self.suspects and received != connection.seen:
+                self.restless = True
+            connection.seen = received
+        cut, self._cut = self._cut, 0
         return cut
+
+    def _shut_down(self, fd: int) -> None:
+        inode = self._open[fd].inode
+        self.closed(fd)
+        try:
+            with socket.socket(fileno=os.dup(fd)) as connection:
+                if _inode(connection.fileno()) == inode:
+                    connection.shutdown(socket.SHUT_RDWR)
+                    self._cut += 1
+        except OSError:  # it is closed already, or no socket any more
+            pass
 
 
 @dataclass(slots=True)
@@ -93,6 +110,7 @@ class _Connection:
     inode: int  # tells it from a later file of the same number
     began: float
     judged: int = 0  # bytes
+    seen: int = 0
 
 
 def _inode(fd: int) -> int:
@@ -100,17 +118,6 @@ def _inode(fd: int) -> int:
         return os.fstat(fd).st_ino
     except OSError:  # it is closed already
         return -1
-
-
-def _shut_down(fd: int, inode: int) -> bool:
-    try:
-        with socket.socket(fileno=os.dup(fd)) as connection:
-            ours = _inode(connection.fileno()) == inode
-            if ours:
-                connection.shutdown(socket.SHUT_RDWR)
-            return ours
-    except OSError:  # it is closed already, or no socket any more
-        return False
 
 
 def _received(fd: int) -> int:

@@ -6,10 +6,8 @@ frames lingered out, libzmq's threads ended.  All else goes to the plane that it
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
 
 import trio
 import zmq
@@ -21,6 +19,7 @@ from mesh.transport.base import Bound, IntroRoute, LinkKey, Transport, Transport
 from mesh.transport.connections import CONNECTIONS, HANDSHAKE_FAILURES, Monitor
 from mesh.transport.endpoints import bind, plane_endpoints, release
 from mesh.transport.intake import Intake
+from mesh.transport.vigil import watch
 from mesh.transport.zap import Gate
 from mesh.transport.zmqbroadcast import BroadcastPlane
 from mesh.transport.zmqdirect import DirectPlane
@@ -29,10 +28,6 @@ from mesh.transport.zmqselftest import check_libzmq, check_strangers_are_refused
 from mesh.transport.zmqsocket import open_context, terminate
 
 __all__ = ["ZmqTransport"]
-
-_SOON: Final = 0.02  # s between looks at what strangers send: some megabytes on the fastest link
-_LATER: Final = 0.05  # s between looks at what members send, and at who subscribes
-_WORK: Final = 0.005  # s of the processor for libzmq's thread, in which it takes in some megabytes
 
 
 class ZmqTransport(Transport):
@@ -99,12 +94,14 @@ class ZmqTransport(Transport):
         direct = self._direct = DirectPlane(context, nursery, self._link, self._gate, config, events)
         broadcast = self._broadcast = BroadcastPlane(context, nursery, config, events, self._gate)
         sockets = {"intro": intro.router, "direct": direct.router, "broadcast": broadcast.xpub}
-        intakes = {"intro": intro.strangers, "direct": direct.intake, "broadcast": broadcast.subscribers}
+        incoming = {"intro": intro.strangers, "direct": direct.intake, "broadcast": broadcast.subscribers}
         for plane, socket in sockets.items():
-            watch = Monitor(context, socket, HANDSHAKE_FAILURES | CONNECTIONS)
+            monitor = Monitor(context, socket, HANDSHAKE_FAILURES | CONNECTIONS)
             accepted = broadcast.accepted if plane == "broadcast" else _ignore
-            nursery.start_soon(watch.run, partial(_connection_event, events, plane, intakes[plane], accepted))
-        nursery.start_soon(Monitor(context, broadcast.xsub, CONNECTIONS).run, broadcast.publishers.happened)
+            happened = partial(_connection_event, events, plane, incoming[plane], accepted)
+            nursery.start_soon(monitor.run, happened)
+        monitor = Monitor(context, broadcast.xsub, CONNECTIONS)
+        nursery.start_soon(monitor.run, broadcast.publishers.happened)
         for three in wanted:
             for socket, endpoint in zip(sockets.values(), three, strict=True):
                 self._bound.append(bind(socket.raw, endpoint))
@@ -112,7 +109,15 @@ class ZmqTransport(Transport):
         direct.endpoints = {address.direct for address in addresses}
         broadcast.endpoints = {address.broadcast for address in addresses}
         await check_strangers_are_refused(context, self._gate, self._link, addresses[0].direct)
-        nursery.start_soon(_watch_intakes, events, intro, direct, broadcast)
+        intakes = (
+            ("intro", intro.strangers),
+            ("intro", intro.dialled),
+            ("direct", direct.intake),
+            ("direct", direct.links_intake),
+            ("broadcast", broadcast.subscribers),
+            ("broadcast", broadcast.publishers),
+        )
+        nursery.start_soon(watch, partial(_look, events, intakes))
         for pump in (intro.run, direct.run, broadcast.run_publisher, broadcast.run_subscriber):
             nursery.start_soon(pump)
         return Bound(addresses)
@@ -209,30 +214,12 @@ def _ignore(fd: int) -> None:
     pass
 
 
-@trio.lowlevel.enable_ki_protection
-async def _watch_intakes(
-    events: TransportEvents, intro: IntroPlane, direct: DirectPlane, broadcast: BroadcastPlane
-) -> None:
-    """Cut connections that take in much, and of which no message comes; until cancelled."""
-    members = (
-        ("direct", direct.intake),
-        ("direct", direct.links_intake),
-        ("broadcast", broadcast.subscribers),
-        ("broadcast", broadcast.publishers),
-    )
-    strangers = ("intro", intro.strangers), ("intro", intro.dialled)
-    looked = 0.0
-    while True:
-        near = intro.strangers or intro.dialled or any(intake.suspects for _, intake in members)
-        await trio.sleep(_SOON if near else _LATER)
-        # What libzmq's thread takes in costs it time. Where it spent none, there is nothing to look for.
-        spent = time.process_time() - time.thread_time()
-        busy = spent - looked > _WORK
-        if busy:
-            looked = spent
-        for plane, intake in (*strangers, *members) if busy else strangers:
-            if cut := intake.enforce(trio.current_time()):
-                events.rejected(plane, "endless", cut)
+def _look(events: TransportEvents, intakes: Sequence[tuple[str, Intake]]) -> bool:
+    """Cut the connections that take in much, and of which no message comes; whether some go on."""
+    for plane, intake in intakes:
+        if cut := intake.enforce(trio.current_time()):
+            events.rejected(plane, "endless", cut)
+    return any(intake.restless for _, intake in intakes)
 
 
 def _connection_event(

@@ -58,7 +58,6 @@ def test_more_than_allowed_twice_without_a_message(pair: Pair) -> None:
     take_in(pair, 1)
     assert intake.enforce(4.0) == 1
     assert is_cut(pair)
-    assert not intake
     assert not intake.suspects
 
 
@@ -72,12 +71,30 @@ def test_a_message_that_came_whole_clears_a_suspect(pair: Pair) -> None:
     assert not is_cut(pair)
 
 
+def test_a_suspect_that_has_gone_quiet_is_watched_no_closer(pair: Pair) -> None:
+    intake = Intake(ALLOWED)
+    intake.opened(pair[0].fileno(), 0.0)
+    take_in(pair, 2 * ALLOWED)
+    intake.enforce(1.0)
+    assert intake.restless
+    intake.enforce(2.0)
+    assert not intake.restless
+
+
 def test_nobody_stays_longer_than_a_lifetime(pair: Pair) -> None:
     intake = Intake(ALLOWED, lifetime=30.0)
     intake.opened(pair[0].fileno(), 100.0)
     assert not intake.enforce(130.0)
     assert intake.enforce(130.1) == 1
     assert is_cut(pair)
+
+
+def test_whose_time_is_up_makes_room_when_another_comes(pair: Pair) -> None:
+    intake = Intake(ALLOWED, lifetime=30.0)
+    intake.opened(pair[0].fileno(), 100.0)
+    intake.opened(pair[1].fileno(), 131.0)
+    assert is_cut(pair)
+    assert intake.enforce(131.0) == 1
 
 
 def test_a_later_file_of_the_same_number_is_let_alone(pair: Pair) -> None:
@@ -89,7 +106,6 @@ def test_a_later_file_of_the_same_number_is_let_alone(pair: Pair) -> None:
     try:
         assert again == number
         assert not intake.enforce(10.0)
-        assert not intake
     finally:
         os.close(again)
     assert not is_cut(pair)

@@ -222,10 +222,14 @@ def curve() -> tuple[str, str]:
     return link.public.hex(), link.secret.hex()
 
 
+ENDLESS = 64 << 20
+"""Bytes: what loopback carries between two looks, and more than a network does."""
+
+
 async def cut_off(b: Node, plane: str, before: int) -> None:
     """What never became a whole message was ended, and had not grown by more than the bound."""
     await b.events.until(lambda: b.events.rejections[plane, "endless"], seconds=60)
-    assert resident() - before < 32 << 20
+    assert resident() - before < ENDLESS
 
 
 async def pour(stream: trio.SocketStream, socket_type: bytes) -> None:
