@@ -2,6 +2,8 @@
 
 VENV ?= .venv
 PYTEST_ARGS ?=
+# Processes that share the tests. Some files alone are done sooner without.
+WORKERS ?= $(if $(filter tests/%,$(PYTEST_ARGS)),0,auto)
 MINUTES ?= 1
 SEEDS ?= 100
 
@@ -24,8 +26,8 @@ demo: $(RUN) ## several nodes on this machine, sharing its telemetry (Ctrl-C end
 
 test: lint types pytest ## everything CI asks: lint, types, tests with coverage
 
-pytest: $(DEV) ## the tests alone, with coverage (PYTEST_ARGS=… for more)
-	@$(VENV)/bin/python -m pytest -q --cov --cov-report=term $(PYTEST_ARGS)
+pytest: $(DEV) ## the tests alone, with coverage (PYTEST_ARGS=… for more, WORKERS=0 for one after the other)
+	@$(VENV)/bin/python -m pytest -q -n $(WORKERS) --cov --cov-report=term $(PYTEST_ARGS)
 
 simulate: $(DEV) ## a mesh of engines in trouble, on a virtual network (SEEDS=100)
 	@$(VENV)/bin/python -m tests.simulation --seeds $(SEEDS)

@@ -7,14 +7,18 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 
 import mesh
-from tests.lab import Lan, why_not
+from tests.lab import Lan, hold, why_not
+from tests.torn import remove_torn
 
 REQUIRED = "ZEROMESH_REQUIRE_NETNS"
+
+TORN = pytest.StashKey[int]()
 
 # Shared machines pause: a slow example is no failure. What fails prints how to repeat it.
 # A run tries the same examples as the last one; ``--hypothesis-profile=search`` looks for new ones.
@@ -23,10 +27,46 @@ hypothesis.settings.register_profile("search", deadline=None, print_blob=True, m
 hypothesis.settings.load_profile("repeatable")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    # What it has to say goes to the terminal, not to what pytest captures.
+    with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        hold()
     # Hundreds of tests start the command or a node as a process. As after an installation, these find
     # their bytecode, even where the environment forbids Python to write any on its own.
     compileall.compile_dir(str(Path(mesh.__file__ or "").parent), quiet=2)
+
+
+# -- several workers (pytest-xdist): see workers.py, which is imported where that is installed ---------------------
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    from tests.workers import workers
+
+    return workers()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from tests.workers import Parcels
+
+    return Parcels(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    # pytest-cov measures in each worker. As a child of this process it would be measured a second time.
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # Workers and programs have ended by now, and pytest-cov, which wraps this hook, combines after it.
+    if not hasattr(session.config, "workerinput"):
+        session.config.stash[TORN] = remove_torn(session.config.rootpath)
+
+
+# -- between hosts -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -47,13 +87,21 @@ def lan() -> Iterator[Callable[..., Lan]]:
         yield make
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        from tests.workers import arranged
+
+        items[:] = arranged(items)
     for item in items:
         if "lan" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.lan)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if torn := config.stash.get(TORN, 0):
+        terminalreporter.line(
+            f"coverage: {torn} programs were killed while they wrote their data; it is left out"
+        )
     skipped = [
         report
         for report in terminalreporter.stats.get("skipped", [])

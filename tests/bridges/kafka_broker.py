@@ -11,7 +11,6 @@ the jars when a first broker has been stopped, which more than halves the time o
 from __future__ import annotations
 
 import datetime
-import os
 import re
 import shutil
 import signal
@@ -31,6 +30,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from tests.bridges.ports import free_ports
+from tests.lab.leash import hold
+from tests.lab.packages import install
 
 __all__ = ["PASSWORD", "REQUIRED", "USER", "Broker", "why_not"]
 
@@ -99,11 +100,8 @@ listener.name.secure.ssl.keystore.location={keystore}
 @cache
 def why_not() -> str | None:
     """Why no broker can run here; None when all it needs is in the cache. Fetches it once (some 45 MB)."""
-    java = _java()
-    if java is None and not _install():
-        return (
-            f"no Java {JAVA} or later here, and none could be installed (Debian: default-jre-headless maven)"
-        )
+    if _java() is None and ((reason := _install()) or _java() is None):
+        return f"no Java {JAVA} or later here: {reason or 'what was installed is older'}"
     try:
         _formatted()
     except OSError as error:
@@ -120,16 +118,8 @@ def _java() -> str | None:
     return java if version and int(version[1]) >= JAVA else None
 
 
-def _install() -> bool:
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        return False
-    for command in (
-        ["apt-get", "-qq", "update"],
-        ["apt-get", "-qq", "install", "-y", "--no-install-recommends", "default-jre-headless", "maven"],
-    ):
-        if subprocess.run(command, capture_output=True, check=False, timeout=400).returncode != 0:
-            return False
-    return _java() is not None
+def _install() -> str | None:
+    return install("default-jre-headless", "maven")
 
 
 def _cache() -> Path:
@@ -143,8 +133,8 @@ def _jars() -> Path:
     jars = _cache() / "jars"
     if jars.is_dir():
         return jars
-    if shutil.which("mvn") is None and not (_install() and shutil.which("mvn")):
-        raise OSError("maven is not here")
+    if shutil.which("mvn") is None and (reason := _install()):
+        raise OSError(f"maven: {reason}")
     with tempfile.TemporaryDirectory(dir=_cache()) as folder:
         (Path(folder) / "pom.xml").write_text(POM, encoding="utf-8")
         command = ["mvn", "-B", "-q", "dependency:copy-dependencies", f"-DoutputDirectory={folder}/jars"]
@@ -224,6 +214,7 @@ class Broker:
     """A broker with its own ``folder``. ``address`` takes anybody, ``secure`` asks for TLS and SASL PLAIN."""
 
     def __init__(self, folder: Path) -> None:
+        hold()
         self.folder = folder
         self.plain, self.secure_port, self.control = free_ports(3)
         self.address = f"127.0.0.1:{self.plain}"

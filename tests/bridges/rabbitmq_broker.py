@@ -29,6 +29,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.bridges.ports import free_ports
+from tests.lab.leash import hold
+from tests.lab.packages import install
 
 __all__ = ["PASSWORD", "NARROW_USER", "REQUIRED", "USER", "Broker", "certificate", "why_not"]
 
@@ -42,9 +44,6 @@ NARROW_USER = "narrow"
 """Its password is the same; it may publish at amq.topic to keys with a word that begins with ``good`` alone."""
 
 START_WITHIN = 120.0
-
-_LEASH = '{ "$@" </dev/null; kill -9 0; } & read -r _; kill -9 0'
-"""Whoever started it holds the other end of its standard input: tests that are killed leave no node behind."""
 
 # Not the wrappers in /usr/sbin: those become the system's user and insist on its folders.
 _PLACES = ("/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin")
@@ -68,19 +67,8 @@ def why_not() -> str | None:
     """Why no node can run here; None when there is a server. Installs it where root and apt are there."""
     if _scripts() is not None:
         return None
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        return (
-            "rabbitmq-server is not installed (Debian's package of that name), and only root could install it"
-        )
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for words in (["update"], ["install", "-y", "--no-install-recommends", "rabbitmq-server"]):
-        command = ["apt-get", "-qq", *words]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
-        except subprocess.TimeoutExpired:
-            return f"{' '.join(command)} did not end within 400 s"
-        if done.returncode != 0:
-            return f"{' '.join(command)} exits with {done.returncode}"
+    if reason := install("rabbitmq-server"):
+        return f"rabbitmq-server: {reason}"
     if shutil.which("systemctl") is not None:
         # The package starts a service of the system, which nobody asked for. (No systemd: nothing to stop.)
         command = ["systemctl", "disable", "--now", "rabbitmq-server", "epmd.socket"]
@@ -149,14 +137,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert process.stdin is not None
-    process.stdin.close()
 
 
 class Broker:
     """A node with its own ``folder``; ``url`` and ``tls_url`` hold its account, ``authority`` verifies the latter."""
 
     def __init__(self, folder: Path) -> None:
+        hold()
         self.folder = folder
         self.port, self.tls_port, distribution, self._epmd_port = free_ports(4)
         self.url = f"amqp://{USER}:{PASSWORD}@127.0.0.1:{self.port}/"
@@ -211,8 +198,8 @@ class Broker:
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                ["sh", "-c", _LEASH, "sh", *command],
-                stdin=subprocess.PIPE,
+                command,
+                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from tests.bridges.ports import free_ports
 from tests.bridges.rabbitmq_broker import certificate
+from tests.lab.leash import hold
+from tests.lab.packages import install
 
 __all__ = ["PASSWORD", "REQUIRED", "Broker", "why_not"]
 
@@ -33,17 +35,8 @@ def why_not() -> str | None:
     """Why no server can run here; None when there is one. Installs it where root and apt are there."""
     if shutil.which("redis-server") is not None:
         return None
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        return "redis-server is not installed (Debian's package of that name), and only root could install it"
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for words in (["update"], ["install", "-y", "--no-install-recommends", "redis-server"]):
-        command = ["apt-get", "-qq", *words]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-        except subprocess.TimeoutExpired:
-            return f"{' '.join(command)} did not end within 300 s"
-        if done.returncode != 0:
-            return f"{' '.join(command)} exits with {done.returncode}"
+    if reason := install("redis-server"):
+        return f"redis-server: {reason}"
     return None if shutil.which("redis-server") else "redis-server was installed, but is not on the path"
 
 
@@ -51,6 +44,7 @@ class Broker:
     """A redis-server. Blocking: tests call it in a thread, or where nothing else has to go on."""
 
     def __init__(self, folder: Path) -> None:
+        hold()
         self.folder = folder
         self.port, self.tls_port = free_ports(2)
         self.process: subprocess.Popen[bytes] | None = None

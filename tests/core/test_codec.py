@@ -155,7 +155,7 @@ def test_a_value_there_and_back(value: Any) -> None:
         ip_address("192.0.2.7"),
         ip_address("2001:db8::7"),
         1 - 2j,
-        {"a", b"b"},
+        pytest.param({"a", b"b"}, id="set"),
         float("inf"),
         1 << 200,
     ],
@@ -204,7 +204,6 @@ def test_what_nests_too_deep_is_the_callers_mistake() -> None:
         (datetime(2027, 1, 15), "datetime"),  # noqa: DTZ001 - without a time zone: nobody knows when that is
         (print, "builtin_function_or_method"),
     ],
-    ids=repr,
 )
 def test_what_cannot_travel_is_the_callers_mistake(value: Any, named: str) -> None:
     with pytest.raises(ValueEncodingError) as caught:

@@ -1,4 +1,5 @@
-"""The laboratory: hosts on a LAN of their own (``netns``) and programs run in them (``process``).
+"""The laboratory: hosts on a LAN of their own (``netns``), programs run in them (``process``), and that
+nothing of it stays (``leash``).
 
 A test asks for the fixture ``lan``::
 
@@ -11,7 +12,8 @@ A test asks for the fixture ``lan``::
 
 from __future__ import annotations
 
+from tests.lab.leash import hold
 from tests.lab.netns import Host, Lan, why_not
 from tests.lab.process import Running, running
 
-__all__ = ["Host", "Lan", "Running", "running", "why_not"]
+__all__ = ["Host", "Lan", "Running", "hold", "running", "why_not"]

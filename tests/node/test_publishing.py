@@ -99,7 +99,7 @@ REFUSED: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("value", REFUSED, ids=repr)
+@pytest.mark.parametrize("value", REFUSED)
 async def test_what_cannot_be_sent_is_refused_and_nothing_else_suffers(meshes: Meshes, value: Any) -> None:
     async with meshes.open() as node, node.subscribe("values") as messages:
         await node.publish("values", 1)
