@@ -29,7 +29,7 @@ test: lint types pytest ## everything CI asks: lint, types, tests with coverage
 pytest: $(DEV) ## the tests alone, with coverage (PYTEST_ARGS=… for more, WORKERS=0 for one after the other)
 	@$(VENV)/bin/python -m pytest -q -n $(WORKERS) --cov --cov-report=term $(PYTEST_ARGS)
 
-simulate: $(DEV) ## a mesh of engines in trouble, on a virtual network (SEEDS=100)
+simulate: $(DEV) ## whole meshes in trouble, on a virtual network with a virtual clock (SEEDS=100)
 	@$(VENV)/bin/python -m tests.simulation --seeds $(SEEDS)
 
 lint: $(DEV) ## ruff: rules and format

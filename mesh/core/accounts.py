@@ -205,10 +205,10 @@ class Accounts:
             publisher.plain.unsettle()
 
     def renewed(self, node: NodeId) -> None:
-        """A new session of the peer: it will say anew where its streams stand."""
-        publisher = self._publishers.get(node)
-        if publisher is not None:
-            publisher.plain.unsettle()
+        """A new session of the peer: it will say anew where its streams stand.
+
+        It is the same process as before, so that what it had said of their beginnings holds.
+        """
         self.catchups.met(node)
 
     def unsettled(self, version: int) -> bool:

@@ -108,7 +108,8 @@ class StreamSequences:
         expected = self._next.get(topic)
         if expected is None:
             self._set(topic, next_number)
-            return []
+            # It says so once more, having lost us for a while: what has begun since then, we were subscribed to.
+            return [Missing(0, next_number)] if self.settled else []
         begun = self._begun.pop(topic, 0)
         missing = [Missing(next_number, begun)] if begun > next_number else []
         if expected < next_number:

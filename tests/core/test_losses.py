@@ -42,6 +42,30 @@ def test_a_loss_at_the_end_is_known_within_a_second() -> None:
     assert b.lost == 2  # once
 
 
+@pytest.mark.parametrize("kept", [False, True], ids=["plain", "reliable"])
+def test_a_topic_that_begins_while_two_have_lost_each_other_is_accounted_for_from_its_first(
+    kept: bool,
+) -> None:
+    """Both live, each let the other go, and nothing of the topic had come before."""
+    world, a, b = pair("x/*")
+    if kept:
+        a.keep("x/new")
+    world.cuts |= {("a", "b"), ("b", "a")}
+    a.publish("x/new", b"0", b"1")
+    world.run(15.0)
+    assert not b.peers
+    a.publish("x/new", b"2")
+    world.cuts.clear()
+    world.run(15.0)
+    assert b.peers == {"a"}
+    a.publish("x/new", b"3")
+    world.run(1.0)
+    if kept:
+        assert (b.received("x/new"), b.lost) == ([b"0", b"1", b"2", b"3"], 0)
+    else:
+        assert (b.received("x/new"), ranges(b)) == ([b"3"], [("x/new", 0, 3)])
+
+
 def test_a_topic_of_which_nothing_came_is_lost_from_its_first_message_on() -> None:
     world, a, b = pair("x/*")
     lose(world, a, "x/new", b"0", b"1")

@@ -52,6 +52,7 @@ class World:
         self._order = count()
         self._streams: dict[tuple[str, str], deque[tuple[VirtualNode, Callable[[], None]]]] = {}
         self.delays: dict[str, float] = {}  # plane ("direct", "broadcast") → seconds that it is slower by
+        self.ways: dict[tuple[str, str], float] = {}
         self.places: dict[str, VirtualNode] = {}  # endpoints of those who live on another's host
         self.cuts: set[tuple[str, str]] = set()  # (from, to): nothing passes
 
@@ -77,14 +78,19 @@ class World:
                 act()
                 target.carry_out()
 
-        self.later(self.delay + self.delays.get(plane, 0.0), arrive)
+        self.later(self.delay + self.delays.get(plane, 0.0) + self.way(source.name, target.name), arrive)
+
+    def way(self, source: str, target: str) -> float:
+        """How much longer it takes from one to the other, in this direction."""
+        return self.ways.get((source, target), 0.0)
 
     def pass_stream(self, source: VirtualNode, target: VirtualNode, act: Callable[[], None]) -> None:
         """As a TCP connection does it: what is lost is sent again, and nothing overtakes."""
         line = self._streams.setdefault((source.name, target.name), deque())
         line.append((target, act))
         if len(line) == 1:
-            self.later(self.delay, lambda: self._stream_on(source.name, target.name))
+            slow = self.delay + self.way(source.name, target.name)
+            self.later(slow, lambda: self._stream_on(source.name, target.name))
 
     def _stream_on(self, source: str, target: str) -> None:
         line = self._streams[source, target]
@@ -101,11 +107,16 @@ class World:
     def run(self, seconds: float) -> None:
         """Let that much time pass."""
         end = self.clock + seconds
+        for node in self.nodes.values():
+            node.due = None  # a test may have done anything to it
         while True:
-            due = min(
-                [n.engine.next_timer(self.clock) for n in self.nodes.values() if n.running and not n.paused],
-                default=end,
-            )
+            due = end
+            for node in self.nodes.values():
+                if node.running and not node.paused:
+                    if node.due is None:
+                        node.due = node.engine.next_timer(self.clock)
+                    due = min(due, node.due)
+            due = max(due, self.clock)
             at = self._queue[0][0] if self._queue else end
             when = min(due, at, end)
             self.clock = max(self.clock, when)
@@ -115,6 +126,7 @@ class World:
                 for node in list(self.nodes.values()):
                     if node.running and not node.paused and node.engine.next_timer(self.clock) <= self.clock:
                         node.tick()
+                    node.due = None
                 self.clock += 1e-6  # a timer that is due again at once must not stop the clock
             if self.clock >= end and not (self._queue and self._queue[0][0] <= end):
                 return
@@ -178,6 +190,8 @@ class VirtualNode:
         self.engine.set_addresses(self.addresses, world.clock)
         self.running, self._paused_at = True, float("inf")
         self.longest_away = 0.0  # seconds that it was paused, at a time
+        self.due: float | None = None  # when its engine wants to be called, as far as that is known
+        self.skew = 0.0  # seconds by which its wall clock is wrong
         self.missed: list[Callable[[], None]] = []
         self.allowed: set[NodeId] = set()
         self.links: dict[NodeId, str] = {}
@@ -268,10 +282,11 @@ class VirtualNode:
 
     def tick(self) -> None:
         self.engine.subscription_set(self.world.clock)
-        self.engine.handle_timer(self.world.clock, START + self.world.clock)
+        self.engine.handle_timer(self.world.clock, START + self.world.clock + self.skew)
         self.carry_out()
 
     def carry_out(self) -> None:
+        self.due = None
         while taken := self.engine.take_effects():
             for effect in taken:
                 getattr(self, "_" + type(effect).__name__)(effect)
@@ -314,7 +329,9 @@ class VirtualNode:
     def _SendIntro(self, effect: do.SendIntro) -> None:
         routes = self.__dict__["_routes"]
         name, dial = next(key for key, route in routes.items() if route == effect.route)
-        target = self.world.nodes[name]
+        target = self.world.nodes.get(name)
+        if target is None:
+            return
         self.world.pass_frame(
             self, target, lambda: target.engine.dial_answered(dial, effect.frame, self.world.clock)
         )
@@ -415,8 +432,12 @@ class VirtualNode:
 
     def broadcast(self, tag: bytes, frame: bytes) -> None:
         for name, tags in self.tags.items():
-            target = self.world.nodes[name]
-            if target.running and any(tag.startswith(t) for t, n in tags.items() if n > 0):
+            target = self.world.nodes.get(name)
+            if (
+                target is not None
+                and target.running
+                and any(tag.startswith(t) for t, n in tags.items() if n > 0)
+            ):
                 self.world.pass_frame(
                     self, target, lambda t=target: t.heard_broadcast(tag, frame), "broadcast"
                 )  # type: ignore[misc]

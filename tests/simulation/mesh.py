@@ -1,11 +1,16 @@
 """A whole mesh of engines on a virtual network, driven by one seed through whatever can happen to it.
 
-``Simulation(seed).run()`` → nodes that publish (plain, reliable, with history) and subscribe, while frames are lost, doubled and
-flipped, ways are cut in one direction or both, nodes pause, leave, are killed and come back → ``heal`` → what must hold
-then is checked, and what must hold always after every step.  A seed replays exactly: ``history`` is the same.
+``Simulation(seed).run()`` → nodes that publish (plain, reliable, with history) and subscribe, while frames are lost, doubled,
+flipped and overtaken, ways are slow or cut in one direction or both, nodes pause, are starved, have a wrong clock, leave, are
+killed and begin again → ``heal`` → what must hold then is checked, and what must hold always after every
+step.  A seed replays exactly: ``history`` is the same.  ``Simulation(seed, short=True)`` is an episode of it: fewer steps of fewer nodes
+with the times of one machine.
+
+What holds after every step: no frame is opened twice; no message of a publisher is delivered twice or behind a later
+one; none is both delivered and lost (the account); nothing is remembered that is not there.
 
     python -m tests.simulation --seeds 500
-    python -m tests.simulation --first 17 --seeds 1 --trace
+    python -m tests.simulation --kind engines --first 17 --seeds 1 --trace
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from tests.core.virtual import VirtualNode, World
 __all__ = ["Broken", "Simulation"]
 
 STEPS: Final = 120
+SHORT: Final = 20  # steps of an episode
 KINDS: Final = ("plain", "reliable", "history")
 ROOM: Final = (
     256 << 10
@@ -41,6 +47,7 @@ class SimulatedNode(VirtualNode):
     """
 
     last: dict[tuple[int, NodeId, str], int]
+    had: dict[tuple[int, NodeId, str], list[int]]
 
     def _SendDirect(self, effect: do.SendDirect) -> None:
         frame = encode_direct(effect.message)
@@ -74,9 +81,45 @@ class SimulatedNode(VirtualNode):
         if self.world.trouble and chance.random() < 0.02:
             super().broadcast(tag, frame)  # twice
         if self.world.trouble and chance.random() < 0.02:
+            self.world.later(
+                0.01, lambda: super(SimulatedNode, self).broadcast(tag, frame)
+            )  # … overtaken by others
+        if self.world.trouble and chance.random() < 0.02:
             at = chance.randrange(len(frame))
             flipped = bytes([frame[at] ^ 1 << chance.randrange(8)])
             super().broadcast(tag, frame[:at] + flipped + frame[at + 1 :])
+
+    def heard_broadcast(self, tag: bytes, frame: bytes) -> None:
+        before = len(self.deliveries)
+        super().heard_broadcast(tag, frame)
+        if len(self.deliveries) > before:
+            opened: set[bytes] = self.__dict__.setdefault("opened", set())
+            if frame in opened:
+                raise Broken(f"{self.name} has opened a frame twice")
+            opened.add(frame)
+            each = self.deliveries[-1]
+            first = each.batch.sequence
+            self.account(each.publisher, each.batch.topic, first - each.lost, first, "lost")
+            self.account(
+                each.publisher,
+                each.batch.topic,
+                first + each.skip,
+                first + len(each.batch.values),
+                "delivered",
+            )
+
+    def account(self, publisher: NodeId, topic: str, first: int, end: int, how: str) -> None:
+        """Each message of a publisher has one fate."""
+        book: dict[Any, dict[int, str]] = self.__dict__.setdefault("book", defaultdict(dict))
+        fates = book[publisher, topic]
+        for number in range(first, end):
+            if number in fates:
+                raise Broken(f"#{number} of {topic} is {how} at {self.name}, and was {fates[number]}")
+            fates[number] = how
+
+    def _Lost(self, effect: do.Lost) -> None:
+        super()._Lost(effect)
+        self.account(effect.peer, effect.topic, effect.first, effect.end, "lost")
 
     def give(self, publisher: NodeId, batch: Any, skip: int) -> None:
         self.from_publisher = publisher
@@ -84,6 +127,10 @@ class SimulatedNode(VirtualNode):
 
     def _Deliver(self, effect: do.Deliver) -> None:
         self.from_publisher = effect.peer
+        if not effect.only:
+            first = effect.batch.sequence
+            last = first + len(effect.batch.values)
+            self.account(effect.peer, effect.batch.topic, first + effect.skip, last, "delivered")
         super()._Deliver(effect)
 
     def _give_to(self, number: int, batch: Any, skip: int) -> None:
@@ -93,6 +140,7 @@ class SimulatedNode(VirtualNode):
         if first <= last.get(key, -1):
             raise Broken(f"{self.name} has #{first} of {batch.topic} twice or late, behind #{last[key]}")
         last[key] = batch.sequence + len(batch.values) - 1
+        self.had[key] += range(first, last[key] + 1)
         super()._give_to(number, batch, skip)
 
 
@@ -101,6 +149,7 @@ class SimulatedWorld(World):
 
     def add(self, name: str, config: Config | None = None, **papers: Any) -> SimulatedNode:
         node = SimulatedNode(self, name, config or Config.lan(), **papers)
+        node.had = defaultdict(list)
         self.nodes[name] = node
         return node
 
@@ -108,8 +157,12 @@ class SimulatedWorld(World):
 class Simulation:
     """One run. ``history`` tells what was done, in order."""
 
-    def __init__(self, seed: int, trace: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self, seed: int, trace: Callable[[str], None] = lambda line: None, *, short: bool = False
+    ) -> None:
         self.seed = seed
+        self.short = short
+        self._config = Config.local() if short else Config.lan()
         self.world = SimulatedWorld(seed)
         self.chance = self.world.random
         self.history: list[str] = []
@@ -121,18 +174,22 @@ class Simulation:
     # -- the run ----------------------------------------------------------------------
 
     def run(self) -> Simulation:
-        for _ in range(self.chance.randrange(2, 6)):
+        for _ in range(self.chance.randrange(2, 4 if self.short else 6)):
             self._birth()
         self.world.meet()
-        for _ in range(STEPS):
+        for _ in range(SHORT if self.short else STEPS):
             chosen = self.chance.choices(self._ACTS, self._WEIGHTS)[0]
             chosen(self)
-            seconds = self.chance.choice((0.0, 0.001, 0.01, 0.1, 0.5, 2.0))
+            seconds = self.chance.choice((0.0, 0.001, 0.01, 0.1, 0.5, 0.2 if self.short else 2.0))
             self.world.run(seconds)
             self._bounds()
         self._heal()
         self._check()
         return self
+
+    @property
+    def clock(self) -> float:
+        return self.world.clock
 
     def _note(self, line: str) -> None:
         line = f"{self.world.clock:10.4f} {line}"
@@ -150,10 +207,12 @@ class Simulation:
         return self.chance.choice(self._alive) if self._alive else None
 
     def _birth(self) -> None:
-        if len(self._alive) >= 6:
+        if len(self._alive) >= (4 if self.short else 6):
             return
         self._born += 1
-        node = self.world.add(f"n{self._born}")
+        self._begin(self.world.add(f"n{self._born}", self._config))
+
+    def _begin(self, node: SimulatedNode) -> None:
         self._note(f"{node.name} begins")
         node.keep(f"reliable/{node.name}", ROOM)
         node.keep(f"history/{node.name}", ROOM, history=5)
@@ -222,12 +281,54 @@ class Simulation:
             node.kill()
 
     def _wait(self) -> None:
-        seconds = self.chance.choice((5.0, 20.0))
+        seconds = self.chance.choice((1.0, 3.0) if self.short else (5.0, 20.0))
         self._note(f"{seconds} seconds pass")
         self.world.run(seconds)
 
-    _ACTS: Final = (_publish, _subscribe, _lose, _cut, _mend, _pause, _end, _birth, _wait)
-    _WEIGHTS: Final = (60, 3, 6, 5, 6, 5, 1, 1, 4)
+    def _restart(self) -> None:
+        """Killed, and begun again at once: the same member at the same addresses, a later incarnation."""
+        node = self._any()
+        if node is None or node.paused or len(self._alive) < 3:
+            return
+        node.kill()
+        self._alive.remove(node)
+        self._note(f"{node.name} is killed and begins again")
+        self.world.nodes[f"{node.name} before {self.world.clock}"] = self.world.nodes.pop(node.name)
+        for other in self._alive:  # its connections have ended
+            other.tags.pop(node.name, None)
+            other.sources.pop(node.name, None)
+        self.world.run(0.002)  # incarnations are told apart by milliseconds
+        self._entries[node.name].clear()
+        again = self.world.add(node.name, self._config, member=node.member)
+        self._begin(again)
+        for other in self._alive:
+            if other is not again:
+                other.reconnect(again)  # as libzmq does by itself
+
+    def _starve(self) -> None:
+        node = self._any()
+        if node is not None and not node.paused:
+            seconds = self.chance.choice((0.15, 0.4, 0.9))
+            self._note(f"{node.name} does not run for {seconds} s")
+            node.engine.late(seconds, self.world.clock)
+            node.carry_out()
+
+    def _wrong_clock(self) -> None:
+        node = self._any()
+        if node is not None:
+            node.skew = self.chance.choice((0.0, -30.0, 30.0, 3600.0))
+            self._note(f"{node.name}'s clock is wrong by {node.skew} s")
+
+    def _slow(self) -> None:
+        if len(self._alive) >= 2:
+            one, other = self.chance.sample([node.name for node in self._alive], 2)
+            self.world.ways[one, other] = self.chance.choice((0.0, 0.02, 0.2))
+            self._note(f"{one} to {other} takes {self.world.ways[one, other]} s more")
+
+    _ACTS: Final = (
+        _publish, _subscribe, _lose, _cut, _mend, _pause, _end, _birth, _wait, _restart, _starve, _wrong_clock, _slow,
+    )  # fmt: skip
+    _WEIGHTS: Final = (60, 3, 6, 5, 6, 5, 1, 1, 4, 2, 2, 1, 3)
 
     # -- what must hold -------------------------------------------------------------------
 
@@ -235,15 +336,16 @@ class Simulation:
         self.world.trouble = False
         self.world.loss = 0.0
         self.world.cuts.clear()
+        self.world.ways.clear()
         self._note("everything heals")
         for node in self._alive:
             if node.paused:
                 node.resume()
-        self.world.run(90.0)
+        self.world.run(20.0 if self.short else 90.0)
         for node in self._alive:
             for kind in KINDS:
                 node.publish(f"{kind}/{node.name}", b"last")
-        self.world.run(10.0)
+        self.world.run(4.0 if self.short else 10.0)
 
     def _bounds(self) -> None:
         """After every step: nothing grows beyond what there is to remember."""
@@ -301,6 +403,6 @@ class Simulation:
     def _unbroken(self, node: SimulatedNode, publisher: SimulatedNode, topic: str, end: int) -> None:
         """Each subscription has an unbroken sequence of a reliable publisher, up to its end."""
         for number in node.engine.router.route(topic).local:
-            got = [each for name, each in node.given[number] if name == topic]
+            got = node.had[number, publisher.id, topic]
             if got != list(range(got[0] if got else end, end)):
                 raise Broken(f"subscription {number} of {node.name} has {got} of {end} of {topic}")
