@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json as json_module
 import secrets
-import socket
-import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -47,7 +45,8 @@ JsonFileOption = Annotated[
     ),
 ]
 PlotOption = Annotated[
-    Path | None, typer.Option("--plot", metavar="FILE", help="Draw a picture, as SVG.", show_default=False)
+    Path | None,
+    typer.Option("--plot", metavar="FILE", help="Draw a picture: FILE.svg or FILE.png.", show_default=False),
 ]
 
 
@@ -128,8 +127,10 @@ def _sizes(text: str) -> list[int]:
 
 
 def _check_plot(plot: Path | None) -> None:
-    if plot is not None and plot.suffix != ".svg":
-        usage(f"--plot {plot}: pictures are SVG: name the file something.svg")
+    from mesh.cli.picture import why_not
+
+    if plot is not None and (reason := why_not(plot)):
+        usage(f"--plot {plot}: {reason}")
 
 
 # -- the peer -----------------------------------------------------------------------------------
@@ -179,28 +180,6 @@ async def _answering(node: mesh.Node, peers: Sequence[mesh.Peer]) -> list[mesh.P
     return answering
 
 
-async def _bare_tcp(peer: mesh.Peer) -> float | None:
-    """Seconds that a bare TCP connection to the peer takes: one round trip of the network, and two kernels."""
-    import trio
-
-    for endpoint in peer.endpoints:
-        host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-        if not endpoint.startswith("tcp://") or "%" in host:
-            continue
-        times = []
-        try:
-            for _ in range(10):
-                family = socket.AF_INET6 if ":" in host else socket.AF_INET
-                with trio.socket.socket(family) as bare, trio.fail_after(1):
-                    began = time.perf_counter()
-                    await bare.connect((host.strip("[]"), int(port)))
-                    times.append(time.perf_counter() - began)
-        except (OSError, trio.TooSlowError):
-            continue
-        return statistics.median(times)
-    return None
-
-
 # -- latency ------------------------------------------------------------------------------------
 
 
@@ -213,12 +192,18 @@ async def _latency(
     connect: list[str] | None,
     home: Path | None,
 ) -> int:
+    from mesh.cli.floor import floor
     from mesh.daemon.measuring import round_trips
 
     quiet = str(json) == "-"
     async with _beside(wanted, connect, home) as (node, peer):
-        bare = await _bare_tcp(peer)
-        result: dict[str, Any] = {**_head("latency", node, peer), "tcp_connect": bare, "sizes": []}
+        bare = await floor(peer.endpoints)
+        result: dict[str, Any] = {
+            **_head("latency", node, peer),
+            "tcp_connect": bare.tcp,
+            "icmp_echo": bare.ping,
+            "sizes": [],
+        }
         for size in sizes:
             times, lost = await round_trips(node, peer, size, count, _progress(f"{size} B", count))
             entry: dict[str, Any] = {"size": size, "sent": count, "lost": lost}
@@ -381,8 +366,10 @@ def _progress(what: str, total: int) -> Callable[[int], None]:
     return show
 
 
-def _save(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def _save(path: Path, chart: str) -> None:
+    from mesh.cli.picture import save
+
+    save(path, chart)
     say(f"picture: {path}")
 
 

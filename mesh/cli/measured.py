@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from mesh.cli.floor import Floor
 
 __all__ = ["buckets", "curve", "percentiles", "told_latency", "told_throughput"]
 
@@ -38,8 +41,8 @@ def curve(times: Sequence[float]) -> list[tuple[float, float]]:
     ]
 
 
-def told_latency(name: str, entry: Mapping[str, Any], bare: float | None) -> str:
-    """What ``mesh bench latency`` says of one size; ``bare`` is what a TCP connection takes, in seconds."""
+def told_latency(name: str, entry: Mapping[str, Any], bare: Floor) -> str:
+    """What ``mesh bench latency`` says of one size, beside what the network takes by itself."""
     head = f"{name}, {entry['size']:,} B: {entry['sent'] - entry['lost']} of {entry['sent']} answered"
     if "percentiles" not in entry:
         return f"{head}\n"
@@ -53,9 +56,11 @@ def told_latency(name: str, entry: Mapping[str, Any], bare: float | None) -> str
     lines.append(
         f"  Half of all requests took at most {middle:.2f} ms, one in a hundred more than {found['p99']:.2f} ms."
     )
-    if bare is not None:
-        lines[-1] += (
-            f" To open a bare TCP connection takes {bare * 1000:.2f} ms: "
+    floors = [f"a ping takes {bare.ping * 1000:.2f} ms"] if bare.ping is not None else []
+    floors += [f"to open a bare TCP connection {bare.tcp * 1000:.2f} ms"] if bare.tcp is not None else []
+    if floors:
+        lines.append(
+            f"  Between the same two machines {' and '.join(floors)}: "
             f"the rest is encryption, Python and scheduling at both ends."
         )
     return "\n".join(lines) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +15,10 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.cli.measured import buckets, curve, percentiles, told_throughput
+from mesh.cli.chart import line_chart
+from mesh.cli.floor import Floor, floor
+from mesh.cli.measured import buckets, curve, percentiles, told_latency, told_throughput
+from mesh.cli.picture import save, why_not
 from mesh.daemon.measuring import Measuring
 from tests.cli.command import daemon, home_at, mesh, mesh_here
 from tests.lab import Running
@@ -103,6 +107,41 @@ async def test_between_a_command_and_a_daemon(tmp_path: Path) -> None:
         assert (done.code, done.line) == (1, "no such peer: 'attic'")
 
 
+def test_a_picture_as_png(tmp_path: Path) -> None:
+    pytest.importorskip("resvg_py", reason="the extra png is not installed")
+    path = tmp_path / "p.png"
+    assert not why_not(path)
+    save(path, line_chart("title", "x", "y", {"a": [(1.0, 1.0), (2.0, 4.0)]}))
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_the_floor_of_loopback(host: str) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host=host)
+    port = listener.socket.getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host
+    found = await floor(("ipc:///nowhere", f"tcp://{shown}:{port}"))
+    await listener.aclose()
+    assert found.tcp
+    if os.geteuid() == 0:
+        assert found.ping
+    assert await floor((f"tcp://{shown}:{port}",)) == Floor()
+
+
+def test_the_floor_in_words() -> None:
+    entry = {
+        "size": 8,
+        "sent": 1,
+        "lost": 0,
+        "percentiles": percentiles([0.001]),
+        "histogram": buckets([0.001]),
+    }
+    told = told_latency("cellar", entry, Floor(tcp=0.0002, ping=0.0001))
+    assert "a ping takes 0.10 ms and to open a bare TCP connection 0.20 ms" in told
+    assert "ping" not in told_latency("cellar", entry, Floor(tcp=0.0002))
+    assert "Between" not in told_latency("cellar", entry, Floor())
+
+
 async def test_every_pair(tmp_path: Path) -> None:
     home = home_at(tmp_path / "home")
     async with daemon(home, "--name", "cellar") as first, node(home, first):
@@ -127,7 +166,7 @@ async def test_nobody_to_measure_with(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [("latency", "--size", "x"), ("latency", "--size", "-1"), ("throughput", "--plot", "p.png"), ("speed",), ("latency", "--count", "0"), ("latency", "--all", "--count", "1001")],
+    [("latency", "--size", "x"), ("latency", "--size", "-1"), ("throughput", "--plot", "p.jpg"), ("speed",), ("latency", "--count", "0"), ("latency", "--all", "--count", "1001")],
 )  # fmt: skip
 def test_mistakes(words: tuple[str, ...], capfd: pytest.CaptureFixture[str], own_home: Path) -> None:
     done = mesh_here(capfd, "bench", *words)
