@@ -32,7 +32,7 @@ class Subscription {
   constructor(mesh, id, pattern, listener, { buffer = 1000, ondrop } = {}) {
     this.pattern = pattern;
     this.dropped = 0;
-    this.id = id;
+    this._id = id;
     this.closed = false;
     this._mesh = mesh;
     this._listener = listener;
@@ -249,8 +249,8 @@ class Mesh {
   }
 
   _leave(subscription) {
-    if (!this._subscriptions.delete(subscription.id)) return;
-    if (this.state === "ready") this._send({ op: "unsubscribe", id: subscription.id });
+    if (!this._subscriptions.delete(subscription._id)) return;
+    if (this.state === "ready") this._send({ op: "unsubscribe", id: subscription._id });
     subscription._end();
   }
 

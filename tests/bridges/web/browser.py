@@ -9,16 +9,30 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import trio
 from websockets.trio.client import ClientConnection, connect
 
+from tests import debian
 from tests.bridges.web.clients import PATIENCE
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+@cache
+def chromium() -> str:
+    """The browser's path; installed where it is missing. Raises ``OSError`` with why it cannot be had."""
+    if (found := _find()) is None:
+        if why_not := debian.install("chromium"):
+            raise OSError(why_not)
+        found = _find()
+    assert found is not None
+    return found
+
+
+def _find() -> str | None:
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 class Page:
@@ -86,7 +100,6 @@ class Page:
 @asynccontextmanager
 async def browser(profile: Path) -> AsyncIterator[Page]:
     """A page in a browser of its own."""
-    assert CHROMIUM is not None
     flags = [
         "--headless=new",
         "--no-first-run",
@@ -96,7 +109,7 @@ async def browser(profile: Path) -> AsyncIterator[Page]:
     ]
     if os.geteuid() == 0:
         flags.append("--no-sandbox")  # it refuses to run as root with one
-    command = [CHROMIUM, *flags, f"--user-data-dir={profile}", "about:blank"]
+    command = [chromium(), *flags, f"--user-data-dir={profile}", "about:blank"]
     async with trio.open_nursery() as nursery:
         run = partial(
             trio.run_process, command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False

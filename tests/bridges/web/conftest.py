@@ -5,8 +5,18 @@ from collections.abc import AsyncIterator
 import pytest
 
 import mesh
+from tests.bridges.web import browser
 from tests.bridges.web.clients import Web, web
 from tests.node.meshes import MemoryMeshes
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """A browser's path; without one, its tests say so in one line."""
+    try:
+        return browser.chromium()
+    except OSError as why:
+        pytest.skip(f"NO CHROMIUM, so the pages and the client in a browser are not tested: {why}")
 
 
 @pytest.fixture

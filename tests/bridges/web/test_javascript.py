@@ -17,7 +17,7 @@ import trio
 
 import mesh
 from bridges.web.bounds import Bounds
-from tests.bridges.web.browser import CHROMIUM, browser
+from tests.bridges.web.browser import browser
 from tests.bridges.web.clients import PATIENCE, Book, Web, web
 from tests.sources import ROOT
 
@@ -127,12 +127,6 @@ async def test_the_client_in_node(near: mesh.Node, far: mesh.Node, tmp_path: Pat
             )
         assert done.returncode == 0, done.stderr.decode()
         assert json.loads(done.stdout) == expected(near, far)
-
-
-@pytest.fixture
-def chromium() -> None:
-    if CHROMIUM is None:
-        pytest.skip("NO CHROMIUM, so the pages and the client in a browser are not tested")
 
 
 @pytest.mark.usefixtures("chromium")
