@@ -6,10 +6,10 @@ import json
 import os
 import shutil
 import subprocess
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -19,6 +19,8 @@ import mesh
 from bridges.web.bounds import Bounds
 from tests.bridges.web.browser import browser
 from tests.bridges.web.clients import PATIENCE, Book, Web, web
+from tests.lab import Lan
+from tests.node.test_rules import homes
 from tests.sources import ROOT
 
 CLIENT = ROOT / "bridges/web/static/zeromesh.js"
@@ -224,45 +226,33 @@ async def test_the_pages_and_scripts_are_served(open_web: Web) -> None:
 
 
 @pytest.mark.usefixtures("chromium")
-async def test_the_chat_of_the_documents(near: mesh.Node, far: mesh.Node, tmp_path: Path) -> None:
-    """Two browsers at two gateways, with a page from a web server of its own."""
-    text = (ROOT / "docs/howto/web-browser.md").read_text(encoding="utf-8")
-    html = text.partition("```html\n")[2].partition("```")[0]
-    served = tmp_path / "served"
-    served.mkdir()
-    shutil.copy(CLIENT, served)
-    handler = partial(SimpleHTTPRequestHandler, directory=str(served))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        origin = f"http://127.0.0.1:{server.server_port}"
-        try:
-            async with (
-                web(near, origins=[origin]) as here,
-                web(far, origins=[origin]) as there,
-                browser(tmp_path / "one") as one,
-                browser(tmp_path / "two") as two,
-            ):
-                for name, gateway, page in (("one", here, one), ("two", there, two)):
-                    own = html.replace("ws://127.0.0.1:7480", gateway.url.replace("http", "ws"))
-                    (served / f"{name}.html").write_text(own)
-                    await page.open(f"{origin}/{name}.html")
-                for page in (one, two):
-                    for node in (near, far):
-                        await page.until(
-                            f"document.querySelector('#who').textContent.includes('{node.name}')"
-                        )
-                for node in (near, far):
-                    await until_subscribed(node, "chat/room")
-                for said, page in (("hello there", one), ("hello yourself", two)):
-                    await page.run(f"document.querySelector('#text').value = '{said}'")
-                    await page.run("document.querySelector('#say').requestSubmit()")
-                    for reader in (one, two):
-                        await reader.until(f"document.querySelector('#lines').textContent.includes('{said}')")
-        finally:
-            await trio.to_thread.run_sync(server.shutdown)
-
-
-async def until_subscribed(node: mesh.Node, pattern: str) -> None:
-    with trio.fail_after(PATIENCE):
-        while pattern not in [each.pattern for each in node.statistics().subscriptions]:  # noqa: ASYNC110
-            await trio.sleep(0.01)
+async def test_the_chat_of_the_documents(lan: Callable[..., Lan], tmp_path: Path) -> None:
+    """Two hosts with a daemon and a browser each, and nothing but what the guide says."""
+    guide = (ROOT / "docs/howto/web-browser.md").read_text(encoding="utf-8")
+    page, toml = (guide.partition(f"```{kind}\n")[2].partition("```")[0] for kind in ("html", "toml"))
+    people = []
+    async with AsyncExitStack() as stack:
+        hosts = lan(2)
+        for host, home in zip(hosts, homes(tmp_path), strict=True):
+            (home.path / "mesh.toml").write_text(toml)
+            command = [sys.executable, "-m", "mesh.cli.main", "daemon", "--home", str(home.path)]
+            daemon = await stack.enter_async_context(host.running(command))
+            await daemon.expect("^ready", within=PATIENCE)
+            folder = home.path / "served"
+            folder.mkdir()
+            (folder / "chat.html").write_text(page)
+            shutil.copy(CLIENT, folder)
+        for host, me, other in zip(hosts, ("kitchen", "cellar"), ("cellar", "kitchen"), strict=True):
+            words = [str(tmp_path / me / "served"), f"hello {other}", f"hello {me}", other]
+            person = host.running([sys.executable, "-m", "tests.bridges.web.chatting", *words])
+            people.append(await stack.enter_async_context(person))
+        for person in people:
+            await person.expect("^sees", within=PATIENCE * 2)
+        for person in people:
+            await person.send("\n")
+        for person in people:
+            read = json.loads((await person.expect("^read (.*)", within=PATIENCE * 2))[1])
+            assert sorted(read) == ["cellar: hello kitchen", "kitchen: hello cellar"]
+        for person in people:
+            await person.close_stdin()
+            assert await person.wait(within=PATIENCE) == 0
