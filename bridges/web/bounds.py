@@ -39,3 +39,4 @@ class Bounds:
     request_timeout: float = 60.0  # the longest that a client may ask for
     close_within: float = 2.0  # saying 1001 to all, when the daemon stops; also the end of a refused body
     traffic_topics: int = 512  # rows of the table of topics, on the page
+    pairs: int = 4096  # round trips between two nodes, likewise: all those among 64

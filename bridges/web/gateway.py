@@ -20,6 +20,7 @@ from bridges.web.counters import Counters
 from bridges.web.edge import Edge
 from bridges.web.hub import Hub
 from bridges.web.rest import Parts, application
+from bridges.web.round_trips import RoundTrips
 from bridges.web.server import Listening, Server, listen, tls_context
 from bridges.web.traffic import TrafficMeter
 from bridges.web.websocket import Sockets
@@ -64,7 +65,8 @@ class Gateway:
         self._hub = hub = Hub(node, bounds)
         self._sockets = sockets = Sockets(node, hub, access, bounds, counters)
         self._traffic = traffic = TrafficMeter(node, bounds)
-        app = application(Parts(node, hub, access, bounds, counters, sockets, traffic))
+        self._round_trips = trips = RoundTrips(node, bounds)
+        app = application(Parts(node, hub, access, bounds, counters, sockets, traffic, trips))
         self._server = Server(Edge(app, sockets, access, bounds, counters), bounds, counters)
         self._tls = tls_context(settings.certificate, settings.key) if settings.certificate else None
         self._listening: Listening | None = None
@@ -86,6 +88,7 @@ class Gateway:
             await parts.start(self._hub.run)
             parts.start_soon(self._sockets.watch)
             parts.start_soon(self._traffic.run)
+            parts.start_soon(self._round_trips.run)
             parts.start_soon(self._sample)
             task_status.started(listening.urls)
             try:

@@ -81,6 +81,31 @@ class PeerModel(BaseModel):
     rtt: Annotated[float | None, Field(description="Smoothed round trip in seconds.")]
 
 
+class NodeName(BaseModel):
+    """A node of the mesh."""
+
+    id: Annotated[str, Field(examples=["6f1d0c5ae27b4f0d9a52c0ffee123456"])]
+    name: Annotated[str, Field(examples=["cellar"])]
+
+
+class Pair(BaseModel):
+    """A round trip, as the first of the two nodes measures it."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    source: Annotated[str, Field(alias="from", description="The node that says so.")]
+    target: Annotated[str, Field(alias="to")]
+    seconds: Annotated[float, Field(description="Smoothed, in seconds.")]
+
+
+class Pairs(BaseModel):
+    """Round trips between nodes, as far as they are known."""
+
+    nodes: list[NodeName]
+    pairs: list[Pair]
+    others: Annotated[int, Field(description="Pairs that found no room.")]
+
+
 class Health(BaseModel):
     """The gateway answers."""
 

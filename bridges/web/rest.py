@@ -29,6 +29,7 @@ from bridges.web.hub import Hub
 from bridges.web.metrics import CONTENT_TYPE, exposition
 from bridges.web.models import (
     Health,
+    Pairs,
     PeerModel,
     PublishBody,
     Published,
@@ -39,6 +40,7 @@ from bridges.web.models import (
 from bridges.web.models import Problem as ProblemModel
 from bridges.web.peers import peer_fields
 from bridges.web.problems import MEDIA_TYPE, Problem, problem_body, status_of
+from bridges.web.round_trips import RoundTrips
 from bridges.web.scopes import Grant
 from bridges.web.traffic import TrafficMeter
 from bridges.web.websocket import Sockets
@@ -64,6 +66,7 @@ class Parts:
     counters: Counters
     sockets: Sockets
     traffic: TrafficMeter
+    round_trips: RoundTrips
 
 
 class _Json(JSONResponse):
@@ -228,6 +231,11 @@ def _add_views(app: FastAPI, parts: Parts) -> None:
         """Messages by topic, counted while somebody asks. Needs a token that may subscribe to `**`."""
         _need(grant.allows_pattern("**"), parts, "subscribe to", "**")
         return _Json(parts.traffic.look())
+
+    @app.get("/api/v1/round-trips", tags=["mesh"], response_model=Pairs, responses=_errors(401))
+    async def round_trips(grant: Granted) -> Any:
+        """Round trips between all pairs of nodes: the gateway's own, and those of every daemon while somebody asks."""
+        return _Json(parts.round_trips.look())
 
     @app.get("/healthz", tags=["operation"])
     async def health() -> Health:

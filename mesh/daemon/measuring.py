@@ -1,14 +1,16 @@
-"""What a daemon does for ``mesh bench`` of another member: echo requests, and count a flow of messages.
+"""What a daemon does for those who measure: ``mesh bench`` of another member, and who looks at the whole mesh.
 
 ``ECHO``: a request's value comes back.  ``FLOW``: ``{"open": ID}`` subscribes to ``FLOW/ID`` and answers when that is
 live; ``{"close": ID, "sent": N}`` waits until N messages have come, or none for a moment, and tells what came.
 ``ASK``: ``{"peer", "size", "count"}`` measures from here to another peer, one such at a time: times in seconds.
+``TRIPS``: the smoothed round trips to all peers, as they are known: ``{id: seconds}``; who asks has them measured again.
 
 Topics like a program's own, so that access rules apply to them as to any other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -22,12 +24,13 @@ from mesh.errors import ConfigError, MeshError, RequestTimeout
 if TYPE_CHECKING:
     import mesh
 
-__all__ = ["ASK", "ECHO", "FLOW", "MOST_ASKED", "Measuring", "round_trips"]
+__all__ = ["ASK", "ECHO", "FLOW", "MOST_ASKED", "TRIPS", "Measuring", "round_trips"]
 
 ECHO: Final = "zeromesh/bench/echo"
 FLOW: Final = "zeromesh/bench/flow"
 
 ASK: Final = "zeromesh/bench/ask"
+TRIPS: Final = "zeromesh/bench/trips"
 MOST_ASKED: Final = 1000
 """Requests that one ``ASK`` is good for: some seconds of a daemon's time."""
 
@@ -35,6 +38,8 @@ _WARM_UP: Final = 20  # requests that are not counted: the first ones open links
 _FLOWS: Final = 4  # at once: each holds a subscription
 _LIFETIME: Final = 120.0  # s; a flow whose asker is gone
 _QUIET: Final = 1.0  # s without a message: the rest is lost
+_PING_WITHIN: Final = 1.0  # s
+_TRIPS_EVERY: Final = 3.0  # s; between two measurements of all round trips
 _ID: Final = re.compile(r"[0-9a-f]{1,32}", re.ASCII)
 
 
@@ -106,7 +111,7 @@ class Measuring:
     def __init__(self, node: mesh.Node) -> None:
         self._node = node
         self._flows: dict[str, _Flow] = {}
-        self._asking = False
+        self._asking = self._pinging = False
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer until cancelled, or until the node closes."""
@@ -114,6 +119,7 @@ class Measuring:
             await self._nursery.start(self._node.serve, ECHO, self._echo)
             await self._nursery.start(self._node.serve, FLOW, self._flow)
             await self._nursery.start(self._node.serve, ASK, self._ask)
+            await self._nursery.start(self._node.serve, TRIPS, self._trips)
             task_status.started()
 
     async def _ask(self, request: mesh.Request) -> Any:
@@ -132,6 +138,20 @@ class Measuring:
         finally:
             self._asking = False
         return {"times": times, "lost": lost}
+
+    async def _trips(self, request: mesh.Request) -> Any:
+        if not self._pinging:
+            self._pinging = True
+            self._nursery.start_soon(self._ping_all)
+        return {peer.id: peer.rtt for peer in self._node.peers.values() if peer.rtt is not None}
+
+    async def _ping_all(self) -> None:
+        """One after the other, and then not for a while, however many ask."""
+        for peer in list(self._node.peers.values()):
+            with contextlib.suppress(MeshError):  # it leaves, or does not answer
+                await self._node.ping(peer, timeout=_PING_WITHIN)
+        await trio.sleep(_TRIPS_EVERY)
+        self._pinging = False
 
     async def _echo(self, request: mesh.Request) -> Any:
         return request.value

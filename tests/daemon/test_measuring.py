@@ -9,7 +9,8 @@ import pytest
 import trio
 
 import mesh
-from mesh.daemon.measuring import ASK, ECHO, FLOW, Measuring
+from bridges.web import round_trips
+from mesh.daemon.measuring import ASK, ECHO, FLOW, TRIPS, Measuring
 from mesh.node.node import Node
 from tests.node.meshes import PATIENCE, MemoryMeshes, Meshes
 
@@ -80,3 +81,13 @@ async def test_a_daemon_measures_for_somebody_else(meshes: Meshes) -> None:
             with pytest.raises(mesh.RemoteError):
                 await asker.request(ASK, wrong, to=peer, timeout=PATIENCE)
         nursery.cancel_scope.cancel()
+
+
+async def test_round_trips_are_told_and_measured_for_who_asks(meshes: Meshes) -> None:
+    assert TRIPS == round_trips.TOPIC
+    async with measured(meshes) as (asker, peer):
+        with trio.fail_after(PATIENCE):
+            while not (told := await asker.request(TRIPS, to=peer, timeout=PATIENCE)):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        assert told.keys() == {asker.id}
+        assert 0 <= told[asker.id] < PATIENCE

@@ -9,6 +9,7 @@ import { connect, pack } from "./zeromesh.js";
 const EVERY = 2000;
 const KEPT = 200; // messages shown
 const HISTORY = 40; // round trips a peer
+const PAIRS = 100; // rows of pairs
 
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
@@ -30,6 +31,7 @@ const clock = (when) => new Date(when).toLocaleTimeString("en", { hour12: false 
 let mesh;
 let subscription = null;
 const peers = new Map(); // id → peer
+let between = []; // pairs of nodes whose round trip is known
 const trips = new Map(); // id → recent round trips
 let before = null; // the last statistics, for rates
 const troubles = new Map(); // "what|where" → {count, last}
@@ -87,10 +89,12 @@ async function ask(path) {
 
 async function look() {
   if (document.hidden || mesh.state !== "ready") return;
-  const [statistics, traffic] = await Promise.allSettled([ask("/api/v1/statistics"), ask("/api/v1/traffic")]);
+  const [statistics, traffic, pairs] = await Promise.allSettled(
+    ["statistics", "traffic", "round-trips"].map((name) => ask(`/api/v1/${name}`)));
   if (statistics.status === "fulfilled") showStatistics(statistics.value);
   if (traffic.status === "fulfilled") showTraffic(traffic.value);
   else rows($("traffic"), [[[traffic.reason.message, "none wrap"]]]);
+  if (pairs.status === "fulfilled") showPairs(pairs.value);
 }
 
 function showStatistics(now) {
@@ -171,21 +175,55 @@ function spark(values) {
 function drawGraph(all) {
   const shown = all.slice(0, 60);
   const parts = [];
+  const places = new Map();
   const measured = shown.map((peer) => peer.rtt).filter((rtt) => rtt !== null);
   const [low, high] = [Math.min(...measured, 1), Math.max(...measured, 1e-9)];
   shown.forEach((peer, at) => {
     const angle = (at / shown.length) * 2 * Math.PI - Math.PI / 2;
     const far = peer.rtt === null || high === low ? 0.85 : 0.6 + (0.4 * Math.log(peer.rtt / low)) / Math.log(high / low);
     const [x, y] = [200 + Math.cos(angle) * 155 * far, 118 + Math.sin(angle) * 95 * far];
+    places.set(peer.id, [x, y]);
     parts.unshift(make("line", { x1: 200, y1: 118, x2: x, y2: y, class: peer.state }));
     parts.push(make("circle", { cx: x, cy: y, r: shown.length > 30 ? 4 : 6, class: peer.state },
       make("title", {}, `${peer.name}: ${peer.state}, ${seconds(peer.rtt)}`)));
     if (shown.length > 30) return;
     parts.push(make("text", { x, y: y + 17 }, peer.name));
-    parts.push(make("text", { x: (200 + x) / 2, y: (118 + y) / 2 - 3, class: "rtt" }, peer.rtt === null ? "" : seconds(peer.rtt)));
+    const length = Math.hypot(x - 200, y - 118) || 1;
+    const aside = x < 200 ? -1 : 1; // beside its line, above it where it can be
+    parts.push(make("text", { x: (200 + x) / 2 + (aside * 15 * (y - 118)) / length, y: (120 + y) / 2 - (aside * 7 * (x - 200)) / length, class: "rtt" },
+      peer.rtt === null ? "" : seconds(peer.rtt)));
   });
+  for (const { a, b } of between) {
+    const [one, other] = [places.get(a), places.get(b)];
+    if (one && other) parts.unshift(make("line", { x1: one[0], y1: one[1], x2: other[0], y2: other[1], class: "far" }));
+  }
   parts.push(make("circle", { cx: 200, cy: 118, r: 9, class: "me" }), make("text", { x: 200, y: 140 }, mesh?.node ?? ""));
   $("graph").replaceChildren(...parts);
+}
+
+/** Both directions of a pair in one row, the slowest first: each side measures its own. */
+function showPairs({ nodes, pairs, others }) {
+  const names = new Map(nodes.map(({ id, name }) => [id, name]));
+  const lines = new Map(); // "a b" with a's name first → {a, b, there, back}
+  for (const { from, to, seconds: rtt } of pairs) {
+    const order = (names.get(from) + from).localeCompare(names.get(to) + to);
+    const [a, b] = order < 0 ? [from, to] : [to, from];
+    const line = lines.get(`${a} ${b}`) ?? { a, b, there: null, back: null };
+    line[order < 0 ? "there" : "back"] = rtt;
+    lines.set(`${a} ${b}`, line);
+  }
+  between = [...lines.values()];
+  const slowest = ({ there, back }) => Math.max(there ?? 0, back ?? 0);
+  const all = [...between].sort((one, other) => slowest(other) - slowest(one));
+  rows($("pairs"), all.slice(0, PAIRS).map(({ a, b, there, back }) => [
+    [make("span", { title: a }, names.get(a)), "wrap"], [make("span", { title: b }, names.get(b)), "wrap"],
+    [seconds(there), "n"], [seconds(back), "n"]]), "nothing measured yet");
+  const hidden = Math.max(0, all.length - PAIRS) + others;
+  const silent = nodes.length - new Set(pairs.map(({ from }) => from)).size;
+  $("pairs-sum").textContent = [
+    hidden && `${hidden} further pairs`,
+    silent && `${silent} of ${nodes.length} nodes do not say (only daemons do)`,
+  ].filter(Boolean).join("; ");
 }
 
 function showTraffic({ topics, others, lost, dropped }) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -12,7 +13,9 @@ import trio.lowlevel
 import mesh
 from bridges.counters import BridgeStatistics, RouteStatistics
 from bridges.web.bounds import Bounds
+from bridges.web.round_trips import TOPIC
 from tests.bridges.web.clients import PATIENCE, Book, Web, client, web
+from tests.node.meshes import MemoryMeshes
 
 
 async def test_publish_and_request(open_web: Web, far: mesh.Node) -> None:
@@ -96,6 +99,50 @@ async def test_traffic_by_topic(open_web: Web, near: mesh.Node, far: mesh.Node) 
     assert rows[0]["bytes"] == 5 * rows[0]["messages"]
     assert rows[0]["senders"] == [far.name]
     assert rows[0]["rate"] > 0
+
+
+async def test_round_trips_between_all_pairs() -> None:
+    """What others say is checked; who says nothing, or nonsense, has no row; all in bounds."""
+
+    async def known(it: Web, wanted: set[tuple[str, str]]) -> dict[str, Any]:
+        with trio.fail_after(PATIENCE):
+            while True:
+                answer = await it.ask("GET", "/api/v1/round-trips")
+                found: dict[str, Any] = answer.json
+                if {(pair["from"], pair["to"]) for pair in found["pairs"]} >= wanted:
+                    return found
+                await trio.sleep(0.01)
+
+    async with MemoryMeshes().of(4) as (near, honest, liar, silent):
+        rows = {
+            honest.id: {near.id: 0.001, silent.id: 0.25, "nobody": 1.0},
+            liar.id: {near.id: -1, honest.id: math.nan, silent.id: "1", b"x": True, near.name: 1e9},
+        }
+
+        async with web(near, bounds=Bounds(pairs=5)) as it:
+            for node in (honest, liar):
+
+                async def tell(_: mesh.Request, node: mesh.Node = node) -> Any:
+                    return rows[node.id]
+
+                await it.nursery.start(node.serve, TOPIC, tell)
+            for node in (honest, liar, silent):
+                await near.ping(node.id)
+            own = {(near.id, node.id) for node in (honest, liar, silent)}
+            found = await known(it, own | {(honest.id, near.id), (honest.id, silent.id)})
+            assert {each["name"] for each in found["nodes"]} == {
+                near.name,
+                honest.name,
+                liar.name,
+                silent.name,
+            }
+            assert (len(found["pairs"]), found["others"]) == (5, 0)
+            rows[liar.id] = {honest.id: 0.5}
+            with trio.fail_after(PATIENCE):
+                while not found["others"]:
+                    found = await known(it, set())
+                    await trio.sleep(0.01)
+            assert (len(found["pairs"]), found["others"]) == (5, 1)
 
 
 async def test_server_sent_events(open_web: Web, far: mesh.Node) -> None:
