@@ -167,6 +167,7 @@ async def test_the_client_and_the_pages_in_a_browser(near: mesh.Node, far: mesh.
         for number in range(100):
             await far.publish(f"home/room-{number % 7}/temperature", number / 10)
         await page.until("document.querySelector('#traffic tbody').textContent.includes('home/room-6')")
+        await near.ping(far.id)
         await page.until(f"document.querySelector('#pairs tbody').textContent.includes('{far.name}')")
         # By keyboard: everything that can be used can be reached, in order, with what it is for.
         names = await page.run(

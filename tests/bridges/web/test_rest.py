@@ -7,13 +7,13 @@ import math
 import re
 from typing import Any
 
+import pytest
 import trio
-import trio.lowlevel
 
 import mesh
 from bridges.counters import BridgeStatistics, RouteStatistics
+from bridges.web import round_trips
 from bridges.web.bounds import Bounds
-from bridges.web.round_trips import TOPIC
 from tests.bridges.web.clients import PATIENCE, Book, Web, client, web
 from tests.node.meshes import MemoryMeshes
 
@@ -101,8 +101,9 @@ async def test_traffic_by_topic(open_web: Web, near: mesh.Node, far: mesh.Node) 
     assert rows[0]["rate"] > 0
 
 
-async def test_round_trips_between_all_pairs() -> None:
+async def test_round_trips_between_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     """What others say is checked; who says nothing, or nonsense, has no row; all in bounds."""
+    monkeypatch.setattr(round_trips, "EVERY", 0.05)
 
     async def known(it: Web, wanted: set[tuple[str, str]]) -> dict[str, Any]:
         with trio.fail_after(PATIENCE):
@@ -125,7 +126,7 @@ async def test_round_trips_between_all_pairs() -> None:
                 async def tell(_: mesh.Request, node: mesh.Node = node) -> Any:
                     return rows[node.id]
 
-                await it.nursery.start(node.serve, TOPIC, tell)
+                await it.nursery.start(node.serve, round_trips.TOPIC, tell)
             for node in (honest, liar, silent):
                 await near.ping(node.id)
             own = {(near.id, node.id) for node in (honest, liar, silent)}
