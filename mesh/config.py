@@ -59,13 +59,20 @@ class Limits:
     served_bytes_per_peer: int = 16 << 20  # … and their data, which waits with them for a handler
     subscription_bytes: int = 64 << 20  # one slow reader: its buffer counts messages, and memory is bytes
     ring_total_bytes: int = 256 << 20  # what all reliable publishers keep for repair, together
+    value_bytes: int = 16 << 20  # the largest value: as much as may wait for one stalled peer
+    assembly_total_bytes: int = 256 << 20  # values that have come in part, of all peers together
     headers: int = 64  # per message
     header_bytes: int = 8 << 10  # all header names and values of a message
 
     @property
-    def value_bytes(self) -> int:
-        """The largest value: a frame's bytes but for topic, headers and framing."""
-        return self.frame_bytes - (16 << 10)
+    def whole_bytes(self) -> int:
+        """The largest message that goes in one frame; a larger one goes in pieces."""
+        return self.frame_bytes - (4 << 10)
+
+    @property
+    def assembled_bytes(self) -> int:
+        """The largest message that is put together of pieces: a value, its topic, headers and framing."""
+        return self.value_bytes + (64 << 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,7 @@ class Config:
     # -- sending -----------------------------------------------------------
     batch_bytes: int = 64 << 10
     batch_messages: int = 512
+    piece_bytes: int = 256 << 10  # of a message that does not fit a frame: others go between its pieces
     congestion_patience: float = 0.5  # a publisher waits for a full pipe that long, once
     ring_bytes: int = 16 << 20  # what a reliable publisher keeps for repair, unless it says otherwise
     repair_patience: float = 30.0  # how long what is missing is hoped for when its publisher is away

@@ -129,7 +129,7 @@ def test_a_mistake_is_raised_at_the_call(tmp_path: Path) -> None:
             with pytest.raises(mesh.ValueEncodingError):
                 await node.publish("a", object())
             with pytest.raises(mesh.MessageTooLarge):
-                await node.publish("a", bytes(2 << 20))
+                await node.publish("a", bytes(17 << 20))
             with pytest.raises(mesh.ValueEncodingError):
                 await node.publish("a", 1, headers={"n": 1})
             with pytest.raises(mesh.UnknownPeer):

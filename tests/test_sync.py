@@ -160,7 +160,7 @@ def test_a_mistake_is_raised_at_the_call(tmp_path: Path) -> None:
         with pytest.raises(mesh.ValueEncodingError):
             node.publish("a", object())
         with pytest.raises(mesh.MessageTooLarge):
-            node.publish("a", bytes(2 << 20))
+            node.publish("a", bytes(17 << 20))
         with pytest.raises(mesh.UnknownPeer):
             node.publish("a", 1, to="nobody")
         with pytest.raises(mesh.ConfigError):

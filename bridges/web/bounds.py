@@ -18,7 +18,7 @@ class Bounds:
     head_bytes: int = 16 << 10  # request line and headers: a token and a browser's own need 2 KiB
     head_within: float = 10.0  # from the first byte's turn to the last of a request's head (slow-loris)
     idle_within: float = 60.0  # a kept-alive HTTP connection that asks nothing
-    body_bytes: int = 1536 << 10  # the largest value of the mesh (1,008 KiB) in base64, and its envelope
+    body_bytes: int = 1536 << 10  # a value of 1 MiB in base64, and its envelope
     body_within: float = 30.0  # the body of a request
     discard_bytes: int = 4 << 20  # of a body that is refused: read past, so that the client hears why
     send_within: float = 20.0  # 64 KiB into a socket: slower than 3 KiB/s is a reader that has stopped

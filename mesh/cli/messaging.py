@@ -129,7 +129,7 @@ async def _pub(
             return
         if sys.stdin is not None and sys.stdin.isatty():
             say("each line is published; Ctrl-D ends")
-        async for line in stdin.lines():
+        async for line in stdin.lines(most=node.config.limits.value_bytes):
             item = line if raw else parse_value(line.decode(errors="surrogateescape"))
             if isinstance(item, str) and not item.isascii() and "\udc80" <= max(item) <= "\udcff":
                 item = line  # not UTF-8: bytes are what it is

@@ -7,20 +7,34 @@ from collections.abc import AsyncIterator
 
 import trio
 
+from mesh.errors import MessageTooLarge
+
 __all__ = ["lines"]
 
 _READ = 65536
 
 
-async def lines(fd: int = 0) -> AsyncIterator[bytes]:
-    """Each line of a file descriptor, without its end, until the end of the input."""
-    rest = b""
+async def lines(fd: int = 0, *, most: int | None = None) -> AsyncIterator[bytes]:
+    """Each line of a file descriptor, without its end, until the end of the input.
+
+    Raises ``MessageTooLarge`` once a line has more than ``most`` bytes, before it has ended.
+    """
+    begun: list[bytes] = []  # of a line whose end has not come
+    size = 0
     while chunk := await _read(fd):
-        *whole, rest = (rest + chunk).split(b"\n")
+        first, *whole = chunk.split(b"\n")
+        begun.append(first)
+        size += len(first)
+        if most is not None and size > most + 1:  # a carriage return may be its last
+            raise MessageTooLarge(size, most)
+        if not whole:
+            continue
+        *whole, rest = b"".join(begun), *whole
         for line in whole:
             yield line.removesuffix(b"\r")
-    if rest:
-        yield rest
+        begun, size = [rest], len(rest)
+    if size:
+        yield b"".join(begun)
 
 
 async def _read(fd: int) -> bytes:

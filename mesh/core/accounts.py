@@ -2,7 +2,7 @@
 
 A batch → ``observe`` (nothing is kept: a gap is a loss, at once), or ``kept`` (in order through ``reorder``; a hole
 is asked for, over the direct plane, until it is repaired or the publisher says that it keeps it no
-longer).  A publisher that falls silent announces its tail, and one at which our subscriptions become live says
+longer).  A batch that comes in pieces is put together first (``chunk``).  A publisher that falls silent announces its tail, and one at which our subscriptions become live says
 where its streams stand (``positions``), so that losses at the end and at the beginning are seen too.
 
 Results are ``Deliver`` and ``Lost`` effects; only a batch that comes when it is due is handed back at once.  While nothing is
@@ -11,15 +11,18 @@ missing nothing is sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from mesh.config import Config
 from mesh.core.catchup import CatchUps
+from mesh.core.chunks import Assembly, Piece, Pool
 from mesh.core.codec import decode_batch
 from mesh.core.effects import Deliver, Effect, LossCause, Lost
+from mesh.core.envelope import CHUNK
 from mesh.core.links import Links
-from mesh.core.messages import Batch, InterestEntry, PositionsMessage, RepairedMessage, Tail
+from mesh.core.messages import Batch, Chunk, InterestEntry, PositionsMessage, RepairedMessage, Tail
+from mesh.core.parts import Parts
 from mesh.core.reorder import Fresh, Reorder, Room, Step
 from mesh.core.repairs import Key, Repairs
 from mesh.core.router import SUBSCRIPTION, Router
@@ -51,7 +54,13 @@ class Accounts:
     """All publishers' streams. ``clock`` is monotonic seconds."""
 
     def __init__(
-        self, config: Config, rng: RandomBytes, links: Links, router: Router, effects: list[Effect]
+        self,
+        config: Config,
+        rng: RandomBytes,
+        links: Links,
+        router: Router,
+        effects: list[Effect],
+        reject: Callable[[Reason], None],
     ) -> None:
         self._config = config
         self._links = links
@@ -59,7 +68,12 @@ class Accounts:
         self._effects = effects
         self._subscribed = 0  # the version of our interests with which our latest subscription began
         self._publishers: dict[NodeId, _Publisher] = {}
-        self._repairs = Repairs(rng, links, effects)
+        self._reject = reject
+        largest = config.limits.assembled_bytes
+        pool = Pool(config.limits.assembly_total_bytes)
+        self.parts = Parts(largest, pool, effects, reject)
+        self.chunks: Assembly[str, int] = Assembly(largest, pool, self._incomplete)
+        self._repairs = Repairs(rng, links, effects, largest)
         self.catchups = CatchUps(self._repairs, links, effects)
 
     @property
@@ -106,6 +120,38 @@ class Accounts:
         self._carry_out(node, batch.topic, steps)
         return None
 
+    def chunk(
+        self, node: NodeId, chunk: Chunk, kind: int, data: memoryview, clock: float
+    ) -> list[memoryview | bytes] | None:
+        """A piece of a batch. All of them, with the last. Raises ``RemoteProtocolError``."""
+        piece = Piece(chunk.total, chunk.offset, data)
+        try:
+            return self.chunks.take(node, chunk.topic, chunk.sequence, kind, piece, clock)
+        except RemoteProtocolError as error:
+            if error.reason is Reason.TOO_LARGE:
+                self._not_coming(node, chunk.topic, chunk.sequence, kind, LossCause.TOO_LARGE, clock)
+            raise
+
+    def _incomplete(self, node: NodeId, topic: str, number: int, kind: int, clock: float) -> None:
+        """The rest of a value will not come."""
+        self._reject(Reason.INCOMPLETE)
+        self._not_coming(node, topic, number, kind, LossCause.NETWORK, clock)
+
+    def _not_coming(
+        self, node: NodeId, topic: str, number: int, kind: int, cause: LossCause, clock: float
+    ) -> None:
+        publisher = self._of(node)
+        if kind == CHUNK and topic not in publisher.kept:
+            self._lose(node, topic, [publisher.plain.tail(topic, number)])
+            self._lose(node, topic, [publisher.plain.tail(topic, number + 1)], cause)
+            return
+        reorder = self._reorder(publisher, topic)
+        if (
+            reorder is not None
+        ):  # it is asked for as a whole; of one that is too large we are told that it is not kept
+            reorder.announced(number + 1)
+            self._repairs.watch(Key(node, topic), reorder, clock)
+
     def _reorder(self, publisher: _Publisher, topic: str) -> Reorder | None:
         """The books of a kept stream; None if there is no room for more."""
         reorder = publisher.kept.get(topic)
@@ -137,6 +183,7 @@ class Accounts:
     def tail(self, node: NodeId, tail: Tail, clock: float) -> None:
         """Behind everything it has sent, the publisher says what would come next."""
         publisher = self._of(node)
+        self.chunks.give_up_below(node, tail.topic, tail.next, clock)
         if tail.kept is None and tail.topic not in publisher.kept:
             self._lose(node, tail.topic, [publisher.plain.tail(tail.topic, tail.next)])
             return
@@ -145,10 +192,12 @@ class Accounts:
             reorder.announced(tail.next)
             self._repairs.watch(Key(node, tail.topic), reorder, clock)
 
-    def _lose(self, node: NodeId, topic: str, missing: Iterable[Missing]) -> None:
+    def _lose(
+        self, node: NodeId, topic: str, missing: Iterable[Missing], cause: LossCause = LossCause.NETWORK
+    ) -> None:
         for first, end in missing:
             if first < end:
-                self._effects.append(Lost(node, topic, first, end, LossCause.NETWORK))
+                self._effects.append(Lost(node, topic, first, end, cause))
 
     def positions(self, session: Session, message: PositionsMessage, clock: float) -> None:
         """A page of where the publisher's streams stand. They count once the barrier behind them is echoed."""
@@ -174,6 +223,9 @@ class Accounts:
         for _, topic, next_number, oldest, *_ in session.positions:
             if not self._router.subscribed(topic):
                 continue
+            under_way = self.chunks.under_way(node, topic)
+            if under_way is not None:  # the echo has passed pieces of it that are still to come
+                next_number = min(next_number, under_way)
             if oldest is None and topic not in kept:
                 self._lose(node, topic, publisher.plain.stands_at(topic, next_number))
             elif (reorder := self._reorder(publisher, topic)) is not None:
@@ -204,11 +256,13 @@ class Accounts:
         for publisher in self._publishers.values():
             publisher.plain.unsettle()
 
-    def renewed(self, node: NodeId) -> None:
+    def renewed(self, node: NodeId, clock: float) -> None:
         """A new session of the peer: it will say anew where its streams stand.
 
         It is the same process as before, so that what it had said of their beginnings holds.
         """
+        self.chunks.drop(node, clock)
+        self.parts.drop(node, clock)
         self.catchups.met(node)
 
     def unsettled(self, version: int) -> bool:
@@ -218,6 +272,7 @@ class Accounts:
     def unsubscribed(self, entry: InterestEntry) -> None:
         """We may not follow some topics any more: a gap in them is no loss."""
         self.catchups.unsubscribed(entry.number)
+        self.chunks.drop_if(lambda topic: not self._router.subscribed(topic))
         for node, publisher in self._publishers.items():
             publisher.plain.forget_if(lambda topic: not self._router.subscribed(topic))
             for topic in [topic for topic in publisher.kept if not self._router.subscribed(topic)]:
@@ -250,6 +305,8 @@ class Accounts:
 
     def ended(self, node: NodeId, clock: float) -> None:
         """The peer has no session any more. If it said goodbye, it never comes back."""
+        self.chunks.drop(node, clock)
+        self.parts.drop(node, clock)
         self.catchups.away(node)
         publisher = self._publishers.get(node)
         if publisher is None:
@@ -269,15 +326,18 @@ class Accounts:
 
     def deadline(self) -> float:
         waiting = self._repairs.waiting
+        soonest = min(self.chunks.deadline(), self.parts.deadline())
         if not waiting:
-            return float("inf")
-        soonest = self._repairs.deadline()
+            return soonest
+        soonest = min(soonest, self._repairs.deadline())
         for node in {key.node for key in waiting if key.node not in self._links.sessions}:
             soonest = min(soonest, self._publishers[node].gone_at + self._config.repair_patience)
         return soonest
 
     def timer(self, clock: float) -> None:
-        """Ask for what is missing (again); give up on publishers that stay away."""
+        """Ask for what is missing (again); give up on publishers that stay away, and on what came in part."""
+        self.chunks.timer(clock)
+        self.parts.timer(clock)
         for key in self._repairs.timer(clock):
             self._begin_without(key, clock)
         for key, reorder in list(self._repairs.waiting.items()):

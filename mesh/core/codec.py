@@ -17,13 +17,15 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 import cbor2
 
-from mesh.core.messages import CBOR, DIRECT, INTRO, PLAIN, RAW, Batch, Tail, forms
+from mesh.core.messages import CBOR, DIRECT, INTRO, PLAIN, RAW, Batch, Chunk, Tail, forms
 from mesh.core.types import Reason, RemoteProtocolError
 from mesh.errors import ValueEncodingError
 
 __all__ = [
     "Encoded",
+    "CODES",
     "decode_batch",
+    "decode_chunk",
     "decode_direct",
     "decode_intro",
     "decode_strict",
@@ -31,6 +33,7 @@ __all__ = [
     "decode_value",
     "encode_batch",
     "encode_canonical",
+    "encode_chunk",
     "encode_direct",
     "encode_intro",
     "encode_tail",
@@ -84,14 +87,15 @@ def encode_canonical(item: Any) -> bytes:
 
 # -- messages -----------------------------------------------------------------
 
-_CODES: Final[dict[type[Any], int]] = {
+CODES: Final[dict[type[Any], int]] = {
     message: code for table in (INTRO, DIRECT) for code, (message, _) in table.items()
 }
+"""Message → the code that it begins with."""
 
 
 def encode_direct(message: Any) -> bytes:
     """A message of the direct plane as one frame."""
-    return cbor2.dumps((_CODES[type(message)], *message))
+    return cbor2.dumps((CODES[type(message)], *message))
 
 
 encode_intro = encode_direct
@@ -174,6 +178,29 @@ def decode_tail(data: bytes) -> Tail:
         if not check(value):
             raise RemoteProtocolError(Reason.BAD_MESSAGE, "Tail: a field has a wrong form")
     return Tail._make(item[:3])
+
+
+_CHUNK_FORMS: Final = forms[Chunk]
+
+
+def encode_chunk(chunk: Chunk, piece: bytes | memoryview) -> bytes:
+    """A piece of a batch, with what tells where it belongs: length of the head (u16), head, piece."""
+    head = cbor2.dumps(tuple(chunk))
+    return b"".join((len(head).to_bytes(2, "big"), head, piece))
+
+
+def decode_chunk(data: bytes) -> tuple[Chunk, memoryview]:
+    """The head, and the piece behind it, which is not copied."""
+    end = 2 + int.from_bytes(data[:2], "big")
+    if not 2 < end < len(data):
+        raise RemoteProtocolError(Reason.BAD_MESSAGE, "Chunk: no piece")
+    item = decode_strict(data[2:end])
+    if type(item) is not list or len(item) < 4:
+        raise RemoteProtocolError(Reason.BAD_MESSAGE, "Chunk: not an array of four")
+    for check, value in zip(_CHUNK_FORMS, item, strict=False):
+        if not check(value):
+            raise RemoteProtocolError(Reason.BAD_MESSAGE, "Chunk: a field has a wrong form")
+    return Chunk._make(item[:4]), memoryview(data)[end:]
 
 
 # -- values -------------------------------------------------------------------

@@ -159,6 +159,7 @@ class LossCause(StrEnum):
 
     NETWORK = "network"  # a link or a full pipe lost them, and the publisher keeps none
     NOT_KEPT = "not_kept"  # the reliable publisher's ring had moved on
+    TOO_LARGE = "too_large"  # it is over this node's limit of a value
     PUBLISHER_GONE = "publisher_gone"  # it left before it could repair
 
 

@@ -46,6 +46,7 @@ from mesh.core.messages import (
     InterestsWantedMessage,
     KeyMessage,
     KeyWantedMessage,
+    PartMessage,
     PongMessage,
     RepairedMessage,
 )
@@ -103,7 +104,7 @@ class Engine:
         self.subscriber = Subscriber(self._interests, self.router, self.broadcast, self.links, self._effects)
         self.outgoing = Outgoing(config, self.broadcast, self.router, self._effects)
         self.audience = Audience(self.broadcast, self.links, self.outgoing, self._effects, self._reject)
-        self.accounts = Accounts(config, rng, self.links, self.router, self._effects)
+        self.accounts = Accounts(config, rng, self.links, self.router, self._effects, self._reject)
         self.access = Access(
             rules, lambda: self.standing.renewal.own, self.links, self._effects, self._reject
         )
@@ -216,6 +217,8 @@ class Engine:
             message = decode_direct(frame)
             if session.liveness.state is not LivenessState.ALIVE or clock - session.liveness.heard_at > QUIET:
                 self.links.heard(session, clock)
+            if type(message) is PartMessage and session.theirs is not None:
+                message = self.accounts.parts.take(session.node, message, clock)
             handler = HANDLERS.get(type(message))
             if handler is None:
                 if session.theirs is None:
@@ -241,7 +244,7 @@ class Engine:
         attached = self.links.heard_attach(session, message, clock)
         if attached.new:
             self.router.remove_peer(session.node)
-            self.accounts.renewed(session.node)
+            self.accounts.renewed(session.node, clock)
         if attached.new or attached.rekeyed:
             self.broadcast.forget_tags(session.node)
         self.standing.compare(session)

@@ -34,10 +34,12 @@ __all__ = [
     "AES_256_GCM",
     "BARRIER",
     "BATCH",
+    "CHUNK",
     "LAST",
     "CHACHA20_POLY1305",
     "HEADER_SIZE",
     "KEPT",
+    "KEPT_CHUNK",
     "MAGIC",
     "MAX_EPOCHS_AHEAD",
     "OVERHEAD",
@@ -59,6 +61,11 @@ KEPT: Final = 4
 """Frame type: a ``Batch`` that the publisher keeps for a while, to repair losses."""
 TAIL: Final = 5
 """Frame type: the publisher fell silent on a topic; the plaintext is a ``Tail``."""
+
+CHUNK: Final = 6
+"""Frame type: a piece of the plaintext of a ``BATCH`` that does not fit a frame."""
+KEPT_CHUNK: Final = 7
+"""Frame type: likewise, of a ``KEPT``."""
 
 AES_256_GCM: Final = 1
 CHACHA20_POLY1305: Final = 2  # RFC 8439, for CPUs without AES instructions

@@ -29,6 +29,7 @@ __all__ = [
     "CancelMessage",
     "CertificateMessage",
     "CertificateWantedMessage",
+    "Chunk",
     "CreditMessage",
     "DirectMessage",
     "DirectedMessage",
@@ -47,6 +48,7 @@ __all__ = [
     "KeyAnnouncement",
     "KeyMessage",
     "KeyWantedMessage",
+    "PartMessage",
     "PingMessage",
     "PingRequestMessage",
     "PongMessage",
@@ -433,13 +435,15 @@ class PositionsMessage(NamedTuple):
 class RepairMessage(NamedTuple):
     """Messages of the receiver's that the sender misses: numbers from ``first`` up to ``end``.
 
-    ``number`` is the subscription that misses them, 0 if all do.
+    ``number`` is the subscription that misses them, 0 if all do; ``most`` the bytes of the largest batch that the
+    receiver takes.
     """
 
     number: int
     topic: str
     first: int
     end: int
+    most: int
 
 
 class RepairedMessage(NamedTuple):
@@ -451,6 +455,21 @@ class RepairedMessage(NamedTuple):
     kept: int
     batch: bytes | None
     last: bool
+
+
+class PartMessage(NamedTuple):
+    """A piece of a message that does not fit a frame: its bytes from ``offset`` on, of ``total``.
+
+    ``number`` tells the messages apart that are under way at once; ``code`` is the message's, ``about`` the number
+    of the request that it belongs to, 0 for others.
+    """
+
+    number: int
+    code: int
+    about: int
+    total: int
+    offset: int
+    piece: bytes
 
 
 DirectMessage = (
@@ -478,6 +497,7 @@ DirectMessage = (
     | PositionsMessage
     | RepairMessage
     | RepairedMessage
+    | PartMessage
 )
 
 
@@ -498,6 +518,19 @@ class Batch(NamedTuple):
     kinds: int | bytes
     values: list[bytes]
     headers: Mapping[int, Headers] | None
+
+
+class Chunk(NamedTuple):
+    """What stands in front of a piece of a batch that does not fit a frame.
+
+    The batch has one message, numbered ``sequence``, and as a whole ``total`` bytes; the piece is those from ``offset``
+    on.
+    """
+
+    topic: str
+    sequence: int
+    total: int
+    offset: int
 
 
 class Tail(NamedTuple):
@@ -588,8 +621,9 @@ DIRECT: Final[dict[int, tuple[type[Any], tuple[Form, ...]]]] = {
     36: (CancelMessage, (_uint,)),
     37: (CreditMessage, (_uint, _uint)),
     40: (PositionsMessage, (_uint, _each(_position, 4096), _bool)),
-    41: (RepairMessage, (_uint, _topic, _uint, _uint)),
+    41: (RepairMessage, (_uint, _topic, _uint, _uint, _uint)),
     42: (RepairedMessage, (_uint, _topic, _uint, _optional(_bytes), _bool)),
+    43: (PartMessage, (_uint, _uint, _uint, _uint, _uint, _bytes)),
 }
 """Direct plane: code → message, forms of its fields."""
 
@@ -642,4 +676,5 @@ def _batch_headers(value: Any) -> bool:
 forms: Final[dict[type[Any], tuple[Form, ...]]] = {
     Batch: (_topic, _uint, _uint, lambda v: _kind(v) or _bytes(v), _all_bytes, _batch_headers),
     Tail: (_topic, _uint, _optional(_uint)),
+    Chunk: (_topic, _uint, _uint, _uint),
 }

@@ -11,6 +11,7 @@ and is answered from the ring, one bounded part at a time: the next part when it
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Final
 
 from mesh.config import Config
@@ -46,11 +47,26 @@ _POSITION_BYTES: Final = 32  # of a position beside its topic
 class Line:
     """One topic of ours. ``next`` is the number of the message to be sent next."""
 
-    __slots__ = ("due", "history", "next", "noted", "recent", "reliable", "retain", "ring", "said", "topic")
+    __slots__ = (
+        "behind",
+        "busy",
+        "due",
+        "history",
+        "next",
+        "noted",
+        "recent",
+        "reliable",
+        "retain",
+        "ring",
+        "said",
+        "topic",
+    )
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
         self.next = 0
+        self.behind = 0  # messages of these of which nothing has gone out: they wait behind a large one, or for its turn
+        self.busy = False  # something goes out in pieces, and whatever follows waits for it
         self.ring: Ring | None = None
         self.reliable = False  # what is missing can be repaired from the ring
         self.history = 0  # messages for who subscribes later and asks for them
@@ -65,12 +81,18 @@ class Line:
         """The oldest number that can be repaired; None if nothing is kept."""
         return self.ring.first if self.ring is not None and self.reliable else None
 
+    @property
+    def sent(self) -> int:
+        """The number of the message to go out next."""
+        return self.next - self.behind
+
     def first_for(self, history: int) -> int:
         """Where a subscription begins that would like the last ``history`` messages."""
+        sent = self.sent
         if self.ring is None:
-            return self.next
+            return sent
         offered = history if self.reliable else min(history, self.history)
-        return max(self.ring.first, self.next - (max(offered, 1) if self.retain else offered))
+        return min(sent, max(self.ring.first, sent - (max(offered, 1) if self.retain else offered)))
 
 
 class Outgoing:
@@ -179,7 +201,7 @@ class Outgoing:
         for topic, line in list(self._recent.items()):
             if line.due > clock:
                 continue
-            if line.next != line.noted:
+            if line.next != line.noted or line.busy:  # a tail would overtake pieces
                 line.noted = line.next
                 line.said = 0
                 line.due = clock + _QUIET
@@ -195,7 +217,7 @@ class Outgoing:
             line.said += 1
 
     def _announce(self, line: Line, clock: float) -> None:
-        if self._router.route(line.topic).broadcast:
+        if self._router.route(line.topic).broadcast and not line.busy:
             tag = self._broadcast.tag(line.topic)
             tail = encode_tail(Tail(line.topic, line.next, line.kept))
             self._effects.append(PublishFrame(tag, self._broadcast.seal(tag, tail, clock, TAIL)))
@@ -226,7 +248,7 @@ class Outgoing:
                     page, room = [], PAGE_BYTES
                 entry = session.interests.get(member.number)
                 first = line.first_for(0 if entry is None else entry.history)
-                page.append([member.number, line.topic, line.next, line.kept, first])
+                page.append([member.number, line.topic, line.sent, line.kept, first])
                 room -= size
         self._effects.append(SendDirect(session.node, PositionsMessage(version, page, True)))
 
@@ -241,6 +263,9 @@ class Outgoing:
         ring = line.ring
         found = [] if ring is None else ring.cut(message.first, message.end, _PART)
         kept = line.next if ring is None else ring.first
+        if found and len(found[0].batch) > message.most:
+            found, kept = [], found[0].end  # it does not take that one: to it, it is not kept
+        found = list(takewhile(lambda each: len(each.batch) <= message.most, found))
         number, topic = message.number, message.topic
         answers = [RepairedMessage(number, topic, kept, each.batch, each is found[-1]) for each in found]
         self._effects += [

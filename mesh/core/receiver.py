@@ -17,9 +17,9 @@ from mesh.config import Config
 from mesh.core.access import Access
 from mesh.core.accounts import Accounts
 from mesh.core.broadcast import Broadcast
-from mesh.core.codec import decode_batch, decode_tail
+from mesh.core.codec import decode_batch, decode_chunk, decode_tail
 from mesh.core.effects import Effect, Incident, SendDirect
-from mesh.core.envelope import BARRIER, KEPT, LAST, TAIL, OpeningKey
+from mesh.core.envelope import BARRIER, BATCH, CHUNK, KEPT, KEPT_CHUNK, LAST, TAIL, OpeningKey
 from mesh.core.links import Links
 from mesh.core.messages import Batch, KeyAnnouncement, KeyWantedMessage
 from mesh.core.pace import TokenBucket
@@ -108,7 +108,15 @@ class Receiver:
             if opened.type == LAST:
                 self._links.heard_last(session, clock)
                 return None
-            batch = decode_batch(opened.plaintext)
+            if opened.type == CHUNK or opened.type == KEPT_CHUNK:
+                whole = self._chunk(session, opened.type, opened.plaintext, clock)
+                if whole is None:
+                    return None
+                batch = whole
+            elif opened.type == BATCH or opened.type == KEPT:
+                batch = decode_batch(opened.plaintext)
+            else:
+                raise RemoteProtocolError(Reason.BAD_MESSAGE, f"frame of type {opened.type}")
             if self._access.denial("publish", session.node, batch.topic) is not None:
                 return None  # counted and told there
         except RemoteProtocolError as error:
@@ -116,11 +124,26 @@ class Receiver:
             return None
         if not self._router.subscribed(batch.topic):
             return None  # a tag let it through by chance, or we have just unsubscribed
-        if opened.type == KEPT:
+        if opened.type == KEPT or opened.type == KEPT_CHUNK:
             fresh = self._accounts.kept(session.node, batch, clock)
             return None if fresh is None else Delivery(session.node, batch, fresh.skip, 0)
         seen = self._accounts.observe(session.node, batch)
         return Delivery(session.node, batch, seen.fresh_from, seen.lost)
+
+    def _chunk(self, session: Session, kind: int, plaintext: bytes, clock: float) -> Batch | None:
+        """A piece of a batch; the batch, if it was the last."""
+        chunk, piece = decode_chunk(plaintext)
+        if not self._router.subscribed(chunk.topic):
+            return None
+        if not chunk.offset and self._access.denial("publish", session.node, chunk.topic) is not None:
+            return None  # its other pieces find no beginning
+        pieces = self._accounts.chunk(session.node, chunk, kind, piece, clock)
+        if pieces is None:
+            return None
+        batch = decode_batch(b"".join(pieces))
+        if (batch.topic, batch.sequence, len(batch.values)) != (chunk.topic, chunk.sequence, 1):
+            raise RemoteProtocolError(Reason.BAD_MESSAGE, "not the batch that its pieces named")
+        return batch
 
     # -- bad frames, and keys that come late -----------------------------------------
 

@@ -40,7 +40,8 @@ class Key(NamedTuple):
 class Repairs:
     """Every stream that waits for something. ``clock`` is monotonic seconds."""
 
-    def __init__(self, rng: RandomBytes, links: Links, effects: list[Effect]) -> None:
+    def __init__(self, rng: RandomBytes, links: Links, effects: list[Effect], most: int) -> None:
+        self._most = most  # bytes of the largest batch that we take
         self._rng = rng
         self._links = links
         self._effects = effects
@@ -81,7 +82,8 @@ class Repairs:
         if hole is None or session is None or not session.link_open:
             reorder.due = float("inf")  # it is looked at again when the publisher is back
             return
-        self._effects.append(SendDirect(key.node, RepairMessage(key.number, key.topic, hole.first, hole.end)))
+        question = RepairMessage(key.number, key.topic, hole.first, hole.end, self._most)
+        self._effects.append(SendDirect(key.node, question))
         reorder.due = clock + min(_RETRY * 2**reorder.tries, _RETRY_MAX)
         reorder.tries = min(reorder.tries + 1, 8)
 

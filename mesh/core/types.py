@@ -90,6 +90,8 @@ class Reason(StrEnum):
     BAD_SUBSCRIPTION = "bad_subscription"  # a subscription whose MAC does not verify
     TOO_MANY = "too_many"  # over a named bound
     UNEXPECTED = "unexpected"  # a valid message at a wrong time
+    TOO_LARGE = "too_large"  # a piece of a value over this node's limit
+    INCOMPLETE = "incomplete"  # a piece of a value of which others did not come
     BAD_HINT = "bad_hint"  # a discovery record or datagram that fails its MAC or form
 
 

@@ -31,7 +31,7 @@ from mesh.errors import MeshError, NoResponders, NotAuthorized, PeerGone, Remote
 from mesh.node.background import background
 from mesh.node.expiry import Expiry
 from mesh.node.message import Origin, read_value
-from mesh.node.request import NOT_ALLOWED, NOT_SERVED, REFUSALS, STOPPED, Network, Reply, encode
+from mesh.node.request import NOT_ALLOWED, NOT_SERVED, REFUSALS, STOPPED, Network, Reply, cost, encode
 
 __all__ = ["Caller"]
 
@@ -114,8 +114,9 @@ class Caller:
         if call is None or call.member.peer != peer:
             return
         if isinstance(message, ReplyMessage) and not message.last:
-            call.granted -= 1
-            if call.granted < 0:
+            overrun = call.granted <= 0
+            call.granted -= cost(message.data)
+            if overrun:
                 # What waits here is bounded by what we grant, not by the responder's good will.
                 del self._calls[call.number]
                 self._network.send_nowait(peer, CancelMessage(call.number))
@@ -300,7 +301,7 @@ class Caller:
                         reply = self._reply(call, await call.next())
                         if reply is not None:
                             await mine.send(reply)
-                        taken += 1
+                        taken += cost(reply.data if reply is not None else None)
                         if taken * 2 >= window and not call.done:
                             self._credit(call, taken)
                             taken = 0

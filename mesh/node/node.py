@@ -29,13 +29,14 @@ from mesh.discovery.base import Discovery, Status
 from mesh.errors import ConfigError, ForkError, NodeClosed
 from mesh.node.answering import one_a_peer, responders
 from mesh.node.background import background
+from mesh.node.headers import check_headers
 from mesh.node.inbox import LossWatch
 from mesh.node.incidents import IncidentWatch
 from mesh.node.keeping import keep
 from mesh.node.lookout import Lookout
 from mesh.node.message import Peer
 from mesh.node.presence import PeerWatch
-from mesh.node.publisher import Publisher, check_headers
+from mesh.node.publisher import Publisher
 from mesh.node.reports import Reports
 from mesh.node.request import Handler, Reply
 from mesh.node.statistics import Statistics, collect
@@ -101,11 +102,7 @@ class Node:
             await nursery.start(board.outbox.run)
             bound = await nursery.start(self._transport.run, board.pump)
             _OPEN.add(self)
-            nursery.start_soon(board.pump.run_timers)
-            nursery.start_soon(board.publishing.run)
-            nursery.start_soon(board.caller.run)
-            nursery.start_soon(board.publishing.airlock.run)
-            for task in beside:
+            for task in (board.pump.run_timers, *board.publishing.tasks, board.caller.run, *beside):
                 nursery.start_soon(task)
             try:
                 await nursery.start(self._lookout.run, bound, discovery)
@@ -125,7 +122,7 @@ class Node:
         if drain:
             with trio.move_on_after(self.config.drain_timeout):
                 board.publishing.flush()
-                await board.publishing.airlock.flush()
+                await board.publishing.flush_all()
                 await board.repairs()
                 await board.outbox.flush()
             self._engine.say_goodbye(trio.current_time())
@@ -213,8 +210,8 @@ class Node:
         if to is None:
             publishing = self._publishing
             stream = publishing.streams.get(topic) or publishing.stream(check_program_topic(topic))
-            if publishing.airlock.full:
-                await publishing.airlock.wait_room()
+            if publishing.airlock.full or publishing.lanes.full:
+                value = await publishing.queues.room(stream.line, value)
             if stream.add(value, headers):
                 await trio.lowlevel.checkpoint()
             else:

@@ -20,9 +20,10 @@ from mesh.core.codec import Encoded, encode_value
 from mesh.core.messages import RAW
 from mesh.core.topic import check_topic
 from mesh.errors import MeshError, MessageTooLarge, NodeClosed
+from mesh.node.headers import check_headers
 from mesh.node.message import Peer
 from mesh.node.node import Node
-from mesh.node.publisher import Publisher, Publishing, check_headers
+from mesh.node.publisher import Publisher, Publishing
 
 __all__ = ["Post", "Posting", "judge_node", "judge_publisher"]
 
@@ -45,7 +46,8 @@ class Post(NamedTuple):
     @property
     def congested(self) -> bool:
         """Some subscriber's pipe and the bounded queue before it are full."""
-        return self.publishing.airlock.full
+        stream = self.publishing.streams.get(self.topic)
+        return self.publishing.queues.held_up(None if stream is None else stream.line, self.size)
 
 
 def _judge(publishing: Publishing, topic: str, value: Any, headers: Mapping[str, str] | None) -> Post:
@@ -128,16 +130,17 @@ class Posting:
         posts = self._posts
         while posts:
             publishing = posts[0].publishing
+            topic, size = posts[0].topic, posts[0].size
             if publishing.refusal is not None:
                 log.warning("the node closed before it sent %d published messages", len(posts))
                 posts.clear()
                 break
-            if publishing.airlock.full:
+            stream = publishing.streams.get(topic) or publishing.stream(topic)
+            if publishing.queues.held_up(stream.line, size):
                 self._stuck.set()
                 break
-            _, topic, value, headers, size = posts.popleft()
+            _, _, value, headers, _ = posts.popleft()
             self._done += size
-            stream = publishing.streams.get(topic) or publishing.stream(topic)
             try:
                 stream.add(value, headers)
             except MeshError as error:
@@ -153,7 +156,8 @@ class Posting:
             await self._stuck.wait()
             self._stuck = trio.Event()
             while self._posts:
-                await self._posts[0].publishing.airlock.wait_room()
+                publishing, topic, _, _, size = self._posts[0]
+                await publishing.queues.wait(publishing.streams[topic].line, size)
                 self.drain()
 
     async def drained(self) -> None:

@@ -2,8 +2,8 @@
 
 publish → append to the topic's ``Stream`` (kind and bytes, nothing else) → at the end of the
 tick, at 64 KiB or at 512 messages: one flush → local subscriptions get the batch as it is →
-if any peer wants it: one CBOR list, one AEAD seal, one send → groups and ``to=`` go over
-the direct plane.
+if any peer wants it: one CBOR list, one AEAD seal, one send (a value that does not fit a frame: in pieces,
+through ``lanes``) → groups and ``to=`` go over the direct plane.
 
 The flush waits for nothing: a lone message leaves at the end of the tick in which it was
 published.  When a pipe to some subscriber is full, frames wait in the ``Airlock`` (bounded in
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -28,11 +28,14 @@ from mesh.core.messages import RAW, Batch
 from mesh.core.outgoing import Line
 from mesh.core.router import LOCAL, Member, Route
 from mesh.core.types import NodeId
-from mesh.errors import MeshError, MessageTooLarge, NodeClosed, ValueEncodingError
+from mesh.errors import MeshError, MessageTooLarge, NodeClosed
 from mesh.node.airlock import Airlock
+from mesh.node.headers import check_headers, header_bytes
+from mesh.node.lanes import Lanes
+from mesh.node.queues import Queues
 from mesh.transport.base import Transport
 
-__all__ = ["Publisher", "Publishing", "Stream", "check_headers"]
+__all__ = ["Publisher", "Publishing", "Stream"]
 
 _PER_MESSAGE: Final = 16
 """Bytes counted for a message beside its value: CBOR framing and its share of the frame."""
@@ -59,34 +62,6 @@ class Outlet(Protocol):
     def permit(self, topic: str) -> None: ...
     def live_subscribers(self, topic: str) -> int: ...
     async def subscribers_changed(self) -> None: ...
-
-
-def check_headers(headers: Mapping[str, str] | None, config: Config) -> Mapping[str, str] | None:
-    """Judge a caller's headers, and copy them. Raises ``ValueEncodingError`` or ``MessageTooLarge``."""
-    if not headers:
-        return None
-    called = type(headers).__name__
-    if not isinstance(headers, Mapping):
-        raise ValueEncodingError(called, "headers map text to text")
-    if len(headers) > config.limits.headers:
-        raise ValueEncodingError(called, f"more than {config.limits.headers} headers")
-    plain: dict[str, str] = {}
-    pairs: Any = headers.items()  # what a caller really gave is checked here
-    for name, value in pairs:
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise ValueEncodingError(called, "headers map text to text")
-        plain[str.__str__(name)] = str.__str__(value)  # of a StrEnum, say: CBOR carries plain text only
-    try:
-        size = _header_bytes(plain)
-    except UnicodeEncodeError:
-        raise ValueEncodingError(called, "a header has a lone surrogate, which UTF-8 cannot carry") from None
-    if size > config.limits.header_bytes:
-        raise MessageTooLarge(size, config.limits.header_bytes)
-    return plain
-
-
-def _header_bytes(headers: Mapping[str, str]) -> int:
-    return sum(len(name.encode()) + len(value.encode()) for name, value in headers.items())
 
 
 class Stream:
@@ -139,9 +114,12 @@ class Stream:
         kind, data = (RAW, value) if type(value) is bytes else encode_value(value)
         if len(data) > self._publishing.largest:
             raise MessageTooLarge(len(data), self._publishing.largest)
+        ring = self.line.ring
+        if ring is not None and len(data) > max(ring.limit, self._batch_bytes):
+            raise MessageTooLarge(len(data), ring.limit)  # what is promised to be kept could not be
         size = max(len(data) + _PER_MESSAGE, self.least)
         if headers is not None:
-            size += _header_bytes(headers) + _PER_HEADER * len(headers)
+            size += header_bytes(headers) + _PER_HEADER * len(headers)
         if self._values and self._size + size > self._batch_bytes:
             self.flush()  # a frame holds 64 KiB or one larger message, never two
         values = self._values
@@ -206,8 +184,13 @@ class Stream:
             outlet.deliver_local(route.local, batch)
         if route.broadcast:
             plaintext = encode_batch(batch) if plaintext is None else plaintext
-            tag, frame = outlet.seal(self.topic, plaintext, KEPT if line.reliable else BATCH)
-            self._publishing.airlock.send(tag, frame)
+            kind = KEPT if line.reliable else BATCH
+            lanes = self._publishing.lanes
+            if line.busy or len(plaintext) > lanes.whole:
+                lanes.add(line, batch.sequence, count, plaintext, kind)
+            else:
+                tag, frame = outlet.seal(self.topic, plaintext, kind)
+                self._publishing.airlock.send(tag, frame)
             if not line.recent:
                 outlet.stir(line)
         for group, members in route.groups.items():
@@ -238,6 +221,8 @@ class Publishing:
     def __init__(self, outlet: Outlet, transport: Transport, config: Config) -> None:
         self.outlet = outlet
         self.airlock = Airlock(transport, config)
+        self.lanes = Lanes(self.airlock, outlet.seal, config)
+        self.queues = Queues(self.airlock, self.lanes)
         self.streams: dict[str, Stream] = {}
         self.largest = config.limits.value_bytes
         self._dirty: list[Stream] = []
@@ -252,6 +237,21 @@ class Publishing:
             self.outlet.permit(topic)
             stream = self.streams[topic] = Stream(topic, self)
         return stream
+
+    @property
+    def tasks(self) -> tuple[Callable[[], Awaitable[None]], ...]:
+        """What has to run for things to go out."""
+        return self.run, self.airlock.run, self.lanes.run
+
+    def close(self) -> None:
+        """Nothing goes out any more: tell who waits."""
+        self.lanes.close()
+        self.airlock.close()
+
+    async def flush_all(self) -> None:
+        """Return when everything published so far has been handed to the operating system's sockets."""
+        await self.lanes.flush()
+        await self.airlock.flush()
 
     def dirty(self, stream: Stream) -> None:
         self._dirty.append(stream)
@@ -322,6 +322,7 @@ class Publisher:
         self._open: Stream | type[_Shut] = stream
         self._publishing = publishing
         self._airlock = publishing.airlock
+        self._lanes = publishing.lanes
         self._closed = False
 
     async def publish(self, value: Any, headers: Mapping[str, str] | None = None) -> None:
@@ -338,8 +339,8 @@ class Publisher:
                 stream.room -= size
                 stream.append(value)
                 return
-        if self._airlock.full:
-            await self._airlock.wait_room()
+        if self._airlock.full or self._lanes.full:
+            value = await self._publishing.queues.room(self._stream.line, value)
         if self._closed:
             raise NodeClosed("the publisher is closed")
         if headers is not None:
@@ -353,8 +354,8 @@ class Publisher:
         Raises ``trio.WouldBlock`` when a subscriber's pipe and the bounded queue before it are
         full (nothing is published then), and what ``publish`` raises.
         """
-        if self._airlock.full:
-            raise trio.WouldBlock
+        if self._airlock.full or self._lanes.full:
+            value = self._publishing.queues.try_room(self._stream.line, value)
         if self._closed:
             raise NodeClosed("the publisher is closed")
         if headers is not None:
@@ -364,7 +365,7 @@ class Publisher:
     async def flush(self) -> None:
         """Return when everything published so far has been handed to the operating system's sockets."""
         self._stream.flush()
-        await self._airlock.flush()
+        await self._publishing.flush_all()
         await trio.lowlevel.checkpoint()
 
     async def wait_for_subscribers(self, n: int = 1) -> None:

@@ -15,7 +15,6 @@ from typing import Any, Final, Protocol
 import trio
 
 from mesh.core import effects as do
-from mesh.core.codec import encode_direct
 from mesh.core.engine import Engine
 from mesh.core.receiver import Delivery
 from mesh.core.session import Session
@@ -222,7 +221,7 @@ class Pump:
 
     def send(self, peer: NodeId, message: Any) -> bool:
         """Encode and queue a message for a peer; False if its queue is full."""
-        return self._outbox.send(peer, encode_direct(message))
+        return self._outbox.send_message(peer, message)
 
     # -- time ----------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ __all__ = [
     "Network",
     "Reply",
     "Request",
+    "cost",
     "encode",
 ]
 
@@ -103,6 +104,11 @@ class Reply(Message):
 
 Handler = Callable[[Request], Awaitable[Any] | AsyncGenerator[Any, None]]
 """An async function of a ``Request`` whose result is the reply, or an async generator function."""
+
+
+def cost(data: bytes | None) -> int:
+    """What a reply that is not the last takes of the caller's window: one, and one for each whole MiB that it has."""
+    return 1 if data is None else 1 + (len(data) >> 20)
 
 
 def encode(value: Any, config: Config) -> tuple[int, bytes]:

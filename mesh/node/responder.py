@@ -27,7 +27,7 @@ from trio.lowlevel import ParkingLot
 from mesh.core.messages import RAW, ErrorMessage, ReplyMessage, RequestMessage
 from mesh.core.types import NodeId
 from mesh.errors import MeshError
-from mesh.node.request import BUSY, DUPLICATE, NOT_SERVED, STOPPED, Handler, Network, Request, encode
+from mesh.node.request import BUSY, DUPLICATE, NOT_SERVED, STOPPED, Handler, Network, Request, cost, encode
 
 __all__ = ["Responder", "Sink"]
 
@@ -257,8 +257,9 @@ class Responder:
                 while served.credit <= 0:
                     served.granted = trio.Event()
                     await served.granted.wait()
-                served.credit -= 1
-                await sink.send(self._reply(message.number, value, last=False))
+                reply = self._reply(message.number, value, last=False)
+                served.credit -= cost(reply.data)
+                await sink.send(reply)
         await sink.send(ReplyMessage(message.number, RAW, None, None, True, self._load_after))
 
     def _reply(self, number: int, value: Any, *, last: bool) -> ReplyMessage:

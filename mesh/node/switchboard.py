@@ -75,7 +75,7 @@ class Switchboard:
         self.config = config
         clock = trio.current_time()
         self.engine = Engine(config, papers, link_key, name, rng, clock, wall())
-        self.outbox = Outbox(transport, config.limits)
+        self.outbox = Outbox(transport, config)
         self.pump = Pump(self.engine, transport, self.outbox, self, wall)
         self.publishing = Publishing(self, transport, config)
         self.publishing.airlock.passed_over = self._passed_over
@@ -106,7 +106,7 @@ class Switchboard:
             subscription.close(self.closed)
         self.caller.close(self.closed)
         self.responder.close(self.closed)
-        self.publishing.airlock.close()
+        self.publishing.close()
         self.outbox.close()
         self.presence.close()
         self.incidents.close()

@@ -28,9 +28,10 @@ PATIENCE = 5.0  # seconds for any one step
 
 HELLO, WELCOME, REFUSE, JOIN_HELLO, JOIN_CHALLENGE, JOIN_PROOF, JOIN_GRANT = range(1, 8)
 ATTACH, GOODBYE, PING, PONG, INTERESTS, INTERESTS_WANTED = range(16, 22)
-POSITIONS = 40
+POSITIONS, PART = 40, 43
 REQUEST, REPLY = 33, 34
-BATCH, BARRIER, LAST = 1, 2, 3
+BATCH, BARRIER, LAST, CHUNK = 1, 2, 3, 6
+FRAME, PIECE = 1 << 20, 100_000  # bytes that fit a frame, and those of our pieces
 
 
 # -- CBOR (RFC 8949) -------------------------------------------------------------------
@@ -92,6 +93,10 @@ def item(data: bytes, at: int) -> tuple[Any, int]:
         value, at = item(data, at)
         values.append(value)
     return (values if major == 4 else dict(zip(values[::2], values[1::2], strict=True))), at
+
+
+def pieces(whole: bytes) -> Iterator[tuple[int, bytes]]:
+    return ((at, whole[at : at + PIECE]) for at in range(0, len(whole), PIECE))
 
 
 # -- keys, statements, tags (§1, §4, §6.1) -------------------------------------------------
@@ -217,6 +222,8 @@ class Stranger:
         self.theirs: bytes | None = None
         self.answered = False
         self.handler: Callable[[str, Any], Any] | None = None
+        self.wholes: dict[Any, bytes] = {}  # what has come of what comes in pieces
+        self.parted = 0
 
     def __enter__(self) -> Stranger:
         return self
@@ -329,7 +336,13 @@ class Stranger:
         )  # fmt: skip
 
     def say(self, *message: Any) -> None:
-        self.dealer.send(encode(list(message)))
+        encoded = encode(list(message))
+        if len(encoded) <= FRAME:
+            self.dealer.send(encoded)
+            return
+        self.parted += 1
+        for at, piece in pieces(encoded):  # §6.8; of what we say in parts, all belongs to a request
+            self.dealer.send(encode([PART, self.parted, message[0], message[1], len(encoded), at, piece]))
 
     def send_interests(self) -> None:
         self.say(INTERESTS, 0, self.version, self.entries, [], True)
@@ -357,8 +370,14 @@ class Stranger:
     def publish(self, topic: str, value: Any) -> None:
         tag, number = chain(self.mesh_secret, topic), self.sequence.get(topic, 0)
         self.sequence[topic] = number + 1
-        batch = [topic, number, time.time_ns() // 1000, 1, [encode(value)], None]
-        self.xpub.send_multipart([tag, self.key.seal(BATCH, tag, encode(batch))])
+        batch = encode([topic, number, time.time_ns() // 1000, 1, [encode(value)], None])
+        if len(batch) <= FRAME:
+            self.xpub.send_multipart([tag, self.key.seal(BATCH, tag, batch)])
+            return
+        for at, piece in pieces(batch):  # §6.8
+            said = encode([topic, number, len(batch), at])
+            chunk = len(said).to_bytes(2, "big") + said + piece
+            self.xpub.send_multipart([tag, self.key.seal(CHUNK, tag, chunk)])
 
     def leave(self) -> None:
         for tag in [tag for tag in self.subscribed if tag[:1] != b"B"][:1]:
@@ -384,7 +403,28 @@ class Stranger:
             if self.xsub in ready:
                 self.broadcast(*self.xsub.recv_multipart())
 
+    # §6.8
+
+    def whole(self, key: Any, total: int, at: int, piece: bytes) -> bytes | None:
+        """What the pieces make, with the last of them."""
+        so_far = self.wholes.pop(key, b"") if at else b""
+        assert at == len(so_far)
+        so_far += piece
+        assert piece
+        assert len(piece) >= 16 << 10 or len(so_far) == total
+        if len(so_far) == total:
+            return so_far
+        self.wholes[key] = so_far
+        return None
+
     def directed(self, message: list[Any]) -> None:
+        if message[0] == PART:
+            _, number, named, about, *piece = message
+            made = self.whole(number, *piece)
+            if made is not None:
+                assert decode(made)[:2] == [named, about]
+                self.directed(decode(made))
+            return
         self.heard.append(message)
         code, *fields = message
         if code == ATTACH:
@@ -419,6 +459,14 @@ class Stranger:
         kind, plaintext = self.peer_key.open(tag, frame)
         if kind == BARRIER:
             self.echoes.add(tag)
+        elif kind == CHUNK:
+            end = 2 + int.from_bytes(plaintext[:2], "big")
+            topic, number, total, at = decode(plaintext[2:end])
+            made = self.whole((topic, number), total, at, plaintext[end:])
+            if made is not None:
+                batch = decode(made)
+                assert (batch[:2], len(batch[4])) == ([topic, number], 1)
+                self.batches.append(batch)
         elif kind == BATCH:
             batch = decode(plaintext)
             assert tag == chain(self.mesh_secret, batch[0])

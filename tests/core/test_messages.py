@@ -42,6 +42,7 @@ from mesh.core.messages import (
     JoinProofMessage,
     KeyMessage,
     KeyWantedMessage,
+    PartMessage,
     PingMessage,
     PingRequestMessage,
     PongMessage,
@@ -130,8 +131,9 @@ MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
         st.lists(st.tuples(uints, topics, uints, st.none() | uints, uints).map(list), max_size=3),
         st.booleans(),
     ),
-    RepairMessage: st.builds(RepairMessage, uints, topics, uints, uints),
+    RepairMessage: st.builds(RepairMessage, uints, topics, uints, uints, uints),
     RepairedMessage: st.builds(RepairedMessage, uints, topics, uints, st.none() | blobs, st.booleans()),
+    PartMessage: st.builds(PartMessage, uints, uints, uints, uints, uints, blobs),
     CreditMessage: st.builds(CreditMessage, uints, uints),
 }
 

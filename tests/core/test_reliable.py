@@ -290,8 +290,8 @@ def test_repair_is_for_subscribers() -> None:
     a.keep("secret")
     a.publish("secret", b"s")
     answers = sent_direct(a)
-    b._SendDirect(SendDirect(a.id, RepairMessage(0, "secret", 0, 1)))
-    b._SendDirect(SendDirect(a.id, RepairMessage(0, "nothing", 0, 1)))
+    b._SendDirect(SendDirect(a.id, RepairMessage(0, "secret", 0, 1, 1 << 20)))
+    b._SendDirect(SendDirect(a.id, RepairMessage(0, "nothing", 0, 1, 1 << 20)))
     world.run(1.0)
     assert [each for each in answers if isinstance(each, RepairedMessage)] == []
 

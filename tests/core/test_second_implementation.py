@@ -16,6 +16,9 @@ from mesh.home import Admission, Home
 from tests.core.second_implementation import INTERESTS_WANTED, PING, Stranger
 from tests.sources import imports
 
+LARGE = bytes(range(256)) * (9 << 10)
+"""Does not fit a frame."""
+
 
 async def blocking(step: Callable[..., Any], *args: Any) -> Any:
     """A step of the stranger, which blocks, in a thread; the real node goes on meanwhile."""
@@ -56,6 +59,7 @@ async def test_a_node_written_from_the_specification(tmp_path: Path) -> None:
                 await it_hears(node, stranger)
                 await it_is_heard(node, stranger)
                 await it_answers(node, stranger)
+                await it_knows_large_values(node, stranger)
                 assert node.statistics().rejected == 0
                 await it_leaves(node, stranger)
 
@@ -91,6 +95,8 @@ async def it_is_heard(node: mesh.Node, stranger: Stranger) -> None:
         message = await subscription.__anext__()
         assert (message.topic, message.value) == ("from/stranger", {"number": number})
         assert (message.sequence, message.sender.id) == (number, stranger.node.hex())
+    await blocking(stranger.publish, "from/stranger", LARGE)  # in pieces
+    assert (await subscription.__anext__()).value == LARGE
     (session,) = node._engine.links.sessions.values()
     assert session.settled == node._engine.subscriber.version
     await subscription.__aexit__(None, None, None)
@@ -106,6 +112,16 @@ async def it_answers(node: mesh.Node, stranger: Stranger) -> None:
     heard = [message[0] for message in stranger.heard]
     assert PING in heard
     assert INTERESTS_WANTED not in heard
+
+
+async def it_knows_large_values(node: mesh.Node, stranger: Stranger) -> None:
+    """What does not fit a frame goes in pieces, each way on each plane."""
+    stranger.batches.clear()
+    await node.publish("home/hall/temperature", LARGE)
+    await blocking(stranger.until, lambda: bool(stranger.batches))
+    assert stranger.batches[0][4] == [LARGE]
+    async with listening(stranger):
+        assert await node.request("stranger/jobs", LARGE) == ["stranger/jobs", LARGE, "done"]
 
 
 async def it_leaves(node: mesh.Node, stranger: Stranger) -> None:

@@ -11,17 +11,19 @@ import pytest
 
 from mesh.core.codec import (
     decode_batch,
+    decode_chunk,
     decode_direct,
     decode_intro,
     decode_tail,
     encode_batch,
+    encode_chunk,
     encode_direct,
     encode_intro,
     encode_tail,
 )
 from mesh.core.interest import InterestSet, RemoteInterests
 from mesh.core.keys import beacon_key
-from mesh.core.messages import DIRECT, INTRO, Batch, InterestsMessage, Tail
+from mesh.core.messages import DIRECT, INTRO, Batch, Chunk, InterestsMessage, Tail
 from mesh.core.types import MeshId, NodeId, Reason, RemoteProtocolError
 from mesh.discovery.beacon import Beacon, Kind, decode, encode, read_txt, to_txt
 
@@ -84,6 +86,21 @@ def test_vectors_of_tails(vector: dict[str, Any]) -> None:
     tail = Tail(*unplain(vector["fields"]))
     assert encode_tail(tail) == encoded
     assert decode_tail(encoded) == tail
+
+
+@pytest.mark.parametrize("vector", MESSAGES["chunks"])
+def test_vectors_of_chunks(vector: dict[str, Any]) -> None:
+    encoded, piece = bytes.fromhex(vector["encoded"]), bytes.fromhex(vector["piece"])
+    chunk = Chunk(*unplain(vector["fields"]))
+    assert encode_chunk(chunk, piece) == encoded
+    assert decode_chunk(encoded) == (chunk, piece)
+
+
+@pytest.mark.parametrize("why", MESSAGES["refused_chunks"])
+def test_chunks_that_are_refused(why: str) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode_chunk(bytes.fromhex(MESSAGES["refused_chunks"][why]))
+    assert caught.value.reason is Reason.BAD_MESSAGE
 
 
 @pytest.mark.parametrize("vector", MESSAGES["digests"])

@@ -16,9 +16,10 @@ from typing import Any
 
 from mesh.config import Config
 from mesh.core import effects as do
-from mesh.core.codec import encode_batch, encode_direct, encode_value
+from mesh.core.chunks import Cutting, Piece
+from mesh.core.codec import encode_batch, encode_chunk, encode_direct, encode_value
 from mesh.core.engine import Engine
-from mesh.core.envelope import BATCH, KEPT
+from mesh.core.envelope import BATCH, CHUNK, KEPT, KEPT_CHUNK
 from mesh.core.handshake import Papers
 from mesh.core.identity import (
     Revocations,
@@ -27,7 +28,8 @@ from mesh.core.identity import (
     issue_revocations,
     secret_hash,
 )
-from mesh.core.messages import Batch
+from mesh.core.messages import Batch, Chunk, PartMessage
+from mesh.core.parts import place_of
 from mesh.core.receiver import Delivery
 from mesh.core.reorder import Fresh
 from mesh.core.router import SUBSCRIPTION
@@ -193,6 +195,7 @@ class VirtualNode:
         self.due: float | None = None  # when its engine wants to be called, as far as that is known
         self.skew = 0.0  # seconds by which its wall clock is wrong
         self.missed: list[Callable[[], None]] = []
+        self.parted = 0  # messages that went in parts
         self.allowed: set[NodeId] = set()
         self.links: dict[NodeId, str] = {}
         self.dialled: dict[int, str] = {}
@@ -230,12 +233,31 @@ class VirtualNode:
         if not self.engine.router.route(topic).broadcast:
             return False
         tag = self.engine.broadcast.tag(topic)
-        kept = KEPT if line.reliable else BATCH
-        self.broadcast(tag, self.engine.broadcast.seal(tag, encoded, self.world.clock, kept))
+        for plaintext, kind in self.frames_of(topic, batch.sequence, encoded, kept=line.reliable):
+            self.broadcast(tag, self.engine.broadcast.seal(tag, plaintext, self.world.clock, kind))
         if not line.recent:
             self.engine.outgoing.stir(line)
             self.engine.outgoing.settle(self.world.clock)
         return True
+
+    def pieces_of(self, whole: bytes) -> list[Piece]:
+        """In one, or as many as it takes."""
+        limits = self.engine.config.limits
+        cutting = Cutting(
+            None, whole, self.engine.config.piece_bytes if len(whole) > limits.whole_bytes else None
+        )
+        pieces = [cutting.next()]
+        while cutting.left:
+            pieces.append(cutting.next())
+        return pieces
+
+    def frames_of(self, topic: str, number: int, encoded: bytes, *, kept: bool) -> list[tuple[bytes, int]]:
+        """The plaintexts of a batch, and their types."""
+        pieces = self.pieces_of(encoded)
+        if len(pieces) == 1:
+            return [(encoded, KEPT if kept else BATCH)]
+        kind = KEPT_CHUNK if kept else CHUNK
+        return [(encode_chunk(Chunk(topic, number, p.total, p.offset), p.data), kind) for p in pieces]
 
     def keep(self, topic: str, size: int = 1 << 20, **how: Any) -> None:
         """What is published on it from now on is kept, to be repaired unless it says otherwise."""
@@ -357,8 +379,22 @@ class VirtualNode:
     def _SendDirect(self, effect: do.SendDirect) -> None:
         frame = encode_direct(effect.message)
         target = self._at(self.links.get(effect.peer, "tcp://nobody:1"))
-        if target is not None and target.id == effect.peer:
-            self.world.pass_frame(self, target, lambda: target.direct(self, frame), "direct")
+        if target is None or target.id != effect.peer:
+            return
+        for part in self._parts_of(effect.message, frame):
+            self.world.pass_frame(
+                self, target, lambda part=part, target=target: target.direct(self, part), "direct"
+            )  # type: ignore[misc]
+
+    def _parts_of(self, message: Any, frame: bytes) -> list[bytes]:
+        pieces, place = self.pieces_of(frame), place_of(message)
+        if len(pieces) == 1 or place is None:
+            return [frame]
+        self.parted += 1
+        return [
+            encode_direct(PartMessage(self.parted, place.code, place.about, p.total, p.offset, bytes(p.data)))
+            for p in pieces
+        ]
 
     def direct(self, source: VirtualNode, frame: bytes) -> None:
         if source.id not in self.allowed:

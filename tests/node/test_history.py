@@ -20,6 +20,7 @@ async def test_the_last_n_then_what_is_live(mesh_of: MeshOf) -> None:
     async with mesh_of(2) as (left, right), left.publisher("t", history=10) as publisher:
         for value in range(50):
             await publisher.publish(value)
+        await publisher.flush()  # else they might leave after the subscriptions have begun
         async with right.subscribe("t", history=3) as some, right.subscribe("t", history=500) as more:
             await publisher.publish(50)
             assert await values(some, 4) == [47, 48, 49, 50]

@@ -14,12 +14,12 @@ from mesh.node.outbox import Outbox
 from tests.node.fakes import FakeTransport, as_any, node
 
 A, B = node(1), node(2)
-LIMITS = replace(mesh.Limits(), outbox_peer_bytes=10, outbox_total_bytes=15)
+CONFIG = mesh.Config.local(limits=replace(mesh.Limits(), outbox_peer_bytes=10, outbox_total_bytes=15))
 
 
 @asynccontextmanager
 async def running(transport: FakeTransport) -> AsyncIterator[Outbox]:
-    outbox = Outbox(as_any(transport), LIMITS)
+    outbox = Outbox(as_any(transport), CONFIG)
     async with trio.open_nursery() as nursery:
         await nursery.start(outbox.run)
         with trio.fail_after(30):
@@ -118,7 +118,7 @@ async def test_closing_tells_who_waits() -> None:
 
 async def test_before_and_after_it_runs_nothing_is_queued() -> None:
     transport = FakeTransport(blocked={A})
-    outbox = Outbox(as_any(transport), LIMITS)
+    outbox = Outbox(as_any(transport), CONFIG)
     assert not outbox.send(A, b"0")
     async with trio.open_nursery() as nursery:
         await nursery.start(outbox.run)

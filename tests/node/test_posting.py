@@ -12,6 +12,7 @@ import trio
 from mesh.core.codec import Encoded
 from mesh.errors import MessageTooLarge, NodeClosed
 from mesh.node.posting import Post, Posting
+from mesh.node.queues import Queues
 
 
 class Publishing:
@@ -22,6 +23,7 @@ class Publishing:
         self.streams: dict[str, Any] = {}
         self.refusal: Exception | None = None
         self.airlock = SimpleNamespace(full=False, wait_room=self._wait_room)
+        self.queues = Queues(self.airlock, SimpleNamespace(full=False))  # type: ignore[arg-type]
         self.room = trio.Event()
 
     async def _wait_room(self) -> None:
@@ -29,7 +31,7 @@ class Publishing:
         self.airlock.full = False
 
     def stream(self, topic: str) -> Any:
-        return SimpleNamespace(add=self._add)
+        return self.streams.setdefault(topic, SimpleNamespace(add=self._add, line=None))
 
     def _add(self, value: Any, headers: Any) -> None:
         if value == b"large":

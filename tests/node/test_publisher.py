@@ -157,7 +157,7 @@ def test_kinds_are_one_number_where_they_can_be() -> None:
 def test_a_refused_value_leaves_no_trace() -> None:
     outlet = FakeOutlet(HERE)
     it, publishing = stream(outlet)
-    for good, bad in ((b"0", object()), (1, bytes(2 << 20)), (b"2", {1: 2}), (3, "\ud800")):
+    for good, bad in ((b"0", object()), (1, bytes(17 << 20)), (b"2", {1: 2}), (3, "\ud800")):
         it.add(good, {"n": str(good)})
         with pytest.raises((mesh.ValueEncodingError, mesh.MessageTooLarge)):
             it.add(bad, {"never": "seen"})

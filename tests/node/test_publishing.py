@@ -236,7 +236,7 @@ async def test_to_nobody(mesh_of: MeshOf) -> None:
         with pytest.raises(mesh.TopicError):
             await left.publish("@t", 1, to=right.id)
         with pytest.raises(mesh.MessageTooLarge):
-            await left.publish("t", bytes(2 << 20), to=right.id)
+            await left.publish("t", bytes(17 << 20), to=right.id)
 
 
 async def test_two_of_one_name_are_told_apart_by_id(meshes: Meshes) -> None:

@@ -274,7 +274,7 @@ async def test_a_handlers_own_errors_of_the_mesh_are_remote_errors(mesh_of: Mesh
 
 async def test_a_reply_that_cannot_be_sent(mesh_of: MeshOf) -> None:
     async def unsendable(request: mesh.Request) -> Any:
-        return object() if request.value == "type" else bytes(2 << 20)
+        return object() if request.value == "type" else bytes(17 << 20)
 
     async def not_async(request: mesh.Request) -> Any:
         return 1
@@ -296,7 +296,7 @@ async def test_what_a_caller_does_wrong(mesh_of: MeshOf) -> None:
         with pytest.raises(mesh.ValueEncodingError):
             await left.request("echo", object())
         with pytest.raises(mesh.MessageTooLarge):
-            await left.request("echo", bytes(2 << 20))
+            await left.request("echo", bytes(17 << 20))
         with pytest.raises(mesh.ValueEncodingError):
             await left.request("echo", 1, headers={"k": 1})  # type: ignore[dict-item]
         with pytest.raises(mesh.TopicError):

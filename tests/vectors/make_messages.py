@@ -128,10 +128,12 @@ DIRECT: list[tuple[int, str, list[Any]]] = [
     (37, "Credit", [1, 32]),
     (40, "Positions", [3, [[1, "home/kitchen/temperature", 42, None, 42], [2, "hall/door", 7, 3, 5]], True]),
     (40, "Positions", [4, [], False]),
-    (41, "Repair", [0, "hall/door", 4, 7]),
-    (41, "Repair", [2, "hall/door", 5, 7]),
+    (41, "Repair", [0, "hall/door", 4, 7, (16 << 20) + (64 << 10)]),
+    (41, "Repair", [2, "hall/door", 5, 7, 1 << 20]),
     (42, "Repaired", [2, "hall/door", 3, b"(a batch)", False]),
     (42, "Repaired", [0, "hall/door", 7, None, True]),
+    (43, "Part", [1, 33, 7, 1_500_000, 0, b"(a piece)"]),
+    (43, "Part", [2, 32, 0, 1_500_000, 1_400_000, b"\x00\xff"]),
 ]
 
 BATCHES: list[list[Any]] = [
@@ -179,6 +181,28 @@ REFUSED_BATCHES: dict[str, bytes] = {
 TAILS: list[list[Any]] = [["home/kitchen/temperature", 42, None], ["küche/licht", 1 << 32, 7]]
 
 
+CHUNKS: list[tuple[list[Any], bytes]] = [
+    (["home/kitchen/picture", 42, 1_500_000, 0], b"(a piece)"),
+    (["küche/bild", 1 << 32, 3 << 20, 2 << 20], b"\x00\xff"),
+]
+
+
+def chunk(fields: list[Any], piece: bytes) -> bytes:
+    return len(cbor(fields)).to_bytes(2, "big") + cbor(fields) + piece
+
+
+REFUSED_CHUNKS: dict[str, bytes] = {
+    "nothing": b"",
+    "no head": b"\x00\x00" + b"x",
+    "a head that is cut off": chunk(["a", 0, 2, 0], b"x")[:5],
+    "no piece": chunk(["a", 0, 2, 0], b""),
+    "three fields": chunk(["a", 0, 2], b"x"),
+    "a topic with a wildcard": chunk(["a/*", 0, 2, 0], b"x"),
+    "a negative offset": chunk(["a", 0, 2, -1], b"x"),
+    "a head longer than itself": b"\x00\x07" + cbor(["a", 0, 2, 0]) + b"\x00x",
+}
+
+
 def digest(entries: list[list[Any]]) -> bytes:
     """Of a set of interests: in whatever order they came."""
     total = 0
@@ -205,11 +229,16 @@ def messages() -> dict[str, Any]:
         "direct": table(DIRECT),
         "batches": [{"fields": plain(fields), "encoded": cbor(fields).hex()} for fields in BATCHES],
         "tails": [{"fields": plain(fields), "encoded": cbor(fields).hex()} for fields in TAILS],
+        "chunks": [
+            {"fields": plain(fields), "piece": piece.hex(), "encoded": chunk(fields, piece).hex()}
+            for fields, piece in CHUNKS
+        ],
         "digests": [
             {"entries": plain(ENTRIES[:count]), "digest": digest(ENTRIES[:count]).hex()}
             for count in range(len(ENTRIES) + 1)
         ],
         "refused": {why: encoded.hex() for why, encoded in REFUSED.items()},
+        "refused_chunks": {why: encoded.hex() for why, encoded in REFUSED_CHUNKS.items()},
         "refused_batches": {why: encoded.hex() for why, encoded in REFUSED_BATCHES.items()},
     }
 
