@@ -13,7 +13,7 @@ import hypothesis
 import pytest
 
 import mesh
-from tests.lab import Lan, hold, why_not
+from tests.lab import Lan, hold, keep_measuring_to_ourselves, why_not
 from tests.torn import remove_torn
 
 REQUIRED = "ZEROMESH_REQUIRE_NETNS"
@@ -53,10 +53,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Parcels(config, log)
 
 
+# -- coverage ------------------------------------------------------------------------------------------------------
+
+UNMEASURED = (
+    # They read the project, or run it in processes of their own.
+    "tests/test_architecture.py", "tests/test_repository.py", "tests/test_names.py", "tests/test_stubs.py",
+    "tests/test_docs.py", "tests/test_howto.py", "tests/lab/", "tests/lan/", "tests/hostile/",
+    # They go many times through what other tests go through once.
+    "tests/benchmarks/", "tests/fuzz/", "tests/simulation/",
+)  # fmt: skip
+"""Measuring doubles what Python costs, so it is left out where it shows no line that other tests do not."""
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes() -> None:
-    # pytest-cov measures in each worker. As a child of this process it would be measured a second time.
-    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+    # pytest-cov measures in each worker; as a Python that inherits this it would be measured a second time.
+    keep_measuring_to_ourselves()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart() -> None:
+    keep_measuring_to_ourselves()  # pytest-cov has begun
 
 
 @pytest.hookimpl(trylast=True)
@@ -93,6 +110,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
         items[:] = arranged(items)
     for item in items:
+        if item.nodeid.startswith(UNMEASURED):
+            item.add_marker("no_cover")
         if "lan" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.lan)
 

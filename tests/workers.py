@@ -48,8 +48,8 @@ def arranged(items: list[pytest.Item]) -> list[pytest.Item]:
 
 
 def workers() -> int:
-    """For ``-n auto``. Tests wait a good deal: two on one core are faster than one. Many disturb one another."""
-    return min(max(os.cpu_count() or 1, 2), 4)
+    """For ``-n auto``: one more than there are cores, since tests also wait; four at most, since they disturb one another."""
+    return min((os.cpu_count() or 1) + 1, 4)
 
 
 class Parcels(LoadScopeScheduling):

@@ -14,6 +14,6 @@ from __future__ import annotations
 
 from tests.lab.leash import hold
 from tests.lab.netns import Host, Lan, why_not
-from tests.lab.process import Running, running
+from tests.lab.process import Running, keep_measuring_to_ourselves, running
 
-__all__ = ["Host", "Lan", "Running", "hold", "running", "why_not"]
+__all__ = ["Host", "Lan", "Running", "hold", "keep_measuring_to_ourselves", "running", "why_not"]
