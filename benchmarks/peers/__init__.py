@@ -15,7 +15,16 @@ __all__ = ["BASE", "adapters", "load"]
 BASE = "zeromesh"
 """The system that the others are compared with."""
 
-_MODULES = ("zeromesh", "bare_zmq", "trio_zmq", "zenoh_python", "nats_python", "redis_python", "nng_python")
+_MODULES = (
+    "zeromesh",
+    "bare_zmq",
+    "trio_zmq",
+    "zenoh_python",
+    "nats_python",
+    "redis_python",
+    "nng_python",
+    "dds_python",
+)
 
 
 @cache
