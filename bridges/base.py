@@ -20,7 +20,7 @@ the adapter's own affair, and ends with ``run``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -43,6 +43,7 @@ __all__ = [
     "BrokerUnavailable",
     "Delivery",
     "Kind",
+    "Outcome",
     "Receiver",
     "Session",
 ]
@@ -122,6 +123,10 @@ class Receiver(ABC):
         return None
 
 
+Outcome = Callable[[], Awaitable[Mapping[int, BrokerRejected]]]
+"""What became of a batch that is on its way: to be called, and awaited, once."""
+
+
 class Session(ABC):
     """A connection that works. Its methods raise ``BrokerUnavailable`` once it does not."""
 
@@ -135,6 +140,19 @@ class Session(ABC):
         (confirmed, persistent); on others, handed over. Of one route there is one call at a time.
         Raises ``BrokerUnavailable`` (then the whole batch is sent again on a reliable route).
         """
+
+    async def begin(self, route: ExportRoute, messages: Sequence[BrokerMessage]) -> Outcome:
+        """Hand over a batch, and return what ``send`` would come to: so that the next one is under way meanwhile.
+
+        The batches of one route arrive in the order of these calls. An adapter that knows no other way waits
+        for each. Raises ``BrokerUnavailable``; so may the outcome, and then those of all that were handed over later.
+        """
+        refused = await self.send(route, messages)
+
+        async def outcome() -> Mapping[int, BrokerRejected]:
+            return refused
+
+        return outcome
 
     @abstractmethod
     def receive(self, route: ImportRoute) -> AbstractAsyncContextManager[Receiver]:

@@ -27,9 +27,11 @@ from bridges.crossing import Inward, Outward
 from bridges.exporting import Export, route_key
 from bridges.importing import Import
 from bridges.kinds import kind_named
+from bridges.letters import DeadLetters
 from bridges.settings import BridgeSettings
 from bridges.siblings import Siblings
-from bridges.spool import Spool, open_spool
+from bridges.slots import open_spool
+from bridges.spool import Spool
 from mesh.errors import ConfigError
 
 __all__ = ["Bridge", "check_bridge", "open_bridge"]
@@ -82,7 +84,11 @@ class Bridge:
                 self._asked.append(Asked(export, outward, counter))
             else:
                 kept = spool if export.reliable else None
-                self._exports.append(Export(export, outward, self._siblings, counter, kept))
+                letters = None
+                if export.dead_letter:
+                    where = f"bridge {self.name}: {export.name}"
+                    letters = DeadLetters(node, export.dead_letter, self.identity, where)
+                self._exports.append(Export(export, outward, self._siblings, counter, kept, letters))
         self._imports: list[Import | Asking] = []
         for route, counter in zip(settings.imports, counters[len(settings.exports) :], strict=True):
             inward = Inward(route, self.identity, node.vault)
@@ -132,6 +138,8 @@ class Bridge:
         """Until cancelled. Started when the mesh's side is live, whatever the broker does."""
         try:
             async with trio.open_nursery() as nursery:
+                if self._spool is not None:
+                    nursery.start_soon(self._spool.run)
                 await nursery.start(self._siblings.run)
                 for export in self._exports:
                     await nursery.start(export.take_in, self._node)

@@ -58,7 +58,7 @@ _ROUTE: Final[Forms] = {
     "request": flag,
     "timeout": seconds,
 }
-_EXPORT: Final[Forms] = {"pattern": text, "to": text, **_ROUTE}
+_EXPORT: Final[Forms] = {"pattern": text, "to": text, **_ROUTE, "dead_letter": text}
 _IMPORT: Final[Forms] = {"from": text, "topic": text, **_ROUTE}
 
 _HIDDEN: Final = ("url", "password", "options")
@@ -229,6 +229,9 @@ class _Reader:
         if pattern.startswith("@"):
             _fail(f"{where}.pattern", "what begins with '@' is the mesh's own")
         self._needed(route, "to", where, "a template for the destination")
+        dead_letter = route.get("dead_letter", "")
+        if dead_letter:
+            self._judge_dead_letter(dead_letter, pattern, route, where)
         read = {
             key: self._template(route[key], f"{where}.{key}", wildcards)
             for key in ("to", *kind.export_templates)
@@ -238,10 +241,21 @@ class _Reader:
             number=number,
             pattern=pattern,
             to=read.pop("to"),
+            dead_letter=dead_letter,
             templates=read,
             options={key: route[key] for key in kind.export_options if key in route},
             **self._common(route, where),
         )
+
+    @staticmethod
+    def _judge_dead_letter(topic: str, pattern: str, route: dict[str, Any], where: str) -> None:
+        fault = reject_topic(topic)
+        if fault is None and mesh.Pattern.parse(pattern).captures(topic) is not None:
+            fault = "is a topic that this route exports: letters need another"
+        if fault is None and route.get("request", False):
+            fault = "has no meaning for requests: who asked is told"
+        if fault is not None:
+            _fail(f"{where}.dead_letter", fault)
 
     def _import(self, route: dict[str, Any], number: int) -> ImportRoute:
         kind, where = self._kind, f"import[{number}]"

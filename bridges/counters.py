@@ -29,7 +29,7 @@ _REASONS: Final = 32
 class RouteStatistics:
     """One route, in messages. ``moved`` have arrived on the other side; ``repeated`` were sent once more, because it
     was not known whether they had; ``duplicates`` and ``looped`` were here before; ``rejected`` can never cross, by
-    reason; ``dropped`` were given up, by reason (``away``: the broker was, and the route is not reliable;
+    reason, of which ``dead_letters`` were put on the topic that an export names for them; ``dropped`` were given up, by reason (``away``: the broker was, and the route is not reliable;
     ``standby``: a sibling moves them; ``spool``: it was full). ``lag`` waits at the broker, None if unknown."""
 
     name: str
@@ -40,6 +40,7 @@ class RouteStatistics:
     rejected: Mapping[str, int]
     dropped: Mapping[str, int]
     lag: int | None
+    dead_letters: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class RouteCounters:
         self.repeated = 0
         self.duplicates = 0
         self.looped = 0
+        self.dead_letters = 0
         self.lag: int | None = None
         self._rejected: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
@@ -118,4 +120,5 @@ class RouteCounters:
             MappingProxyType(dict(self._rejected)),
             MappingProxyType(dict(self._dropped)),
             self.lag,
+            self.dead_letters,
         )

@@ -1,13 +1,14 @@
 """Mesh → broker, one route.
 
-not reliable   subscription → mapped → ``send``; while the broker is away or a sibling leads, messages are dropped
-               and counted
-reliable       subscription → mapped → spool (``take_in``, always)  ┐
-               spool → ``send`` → confirmed → removed, marked       ┘ (``send_out``, while connected and leading)
+not reliable   subscription → mapped → ``begin`` … outcome; while the broker is away or a sibling leads, messages are
+               dropped and counted
+reliable       subscription → mapped → spool (``take_in``, always)                  ┐
+               spool → ``begin`` … outcome → removed, marked (``send_out``, while   ┘ connected and leading)
 
-A batch of a reliable route that met ``BrokerUnavailable`` is sent again on the next connection: at least once, in
-the order of the spool.  A sibling's marks remove from the spool what it has delivered; what nobody has claimed for
-``ORPHANED`` seconds although the bridge is connected is sent by whoever has it.
+Up to ``DEPTH`` batches are under way at once, handed over and settled in order.  Those of a reliable route that met
+``BrokerUnavailable`` are sent again on the next connection: at least once, in the order of the spool.  A sibling's
+marks remove from the spool what it has delivered; what nobody has claimed for ``ORPHANED`` seconds although the bridge
+is connected is sent by whoever has it.
 """
 
 from __future__ import annotations
@@ -15,22 +16,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
 import mesh
-from bridges.base import BATCH, BrokerRejected, BrokerUnavailable, Session
+from bridges.base import BATCH, BrokerRejected, BrokerUnavailable, Outcome, Session
 from bridges.counters import RouteCounters
-from bridges.crossing import Looped, Outward, topic_hash
+from bridges.crossing import Looped, Outward, origin_of
+from bridges.letters import DeadLetters
 from bridges.messages import BrokerMessage
-from bridges.records import decode_record, encode_record
+from bridges.records import Entry
 from bridges.settings import ExportRoute
 from bridges.siblings import Siblings
-from bridges.spool import Row, Spool
+from bridges.spool import Packet, Spool
 from bridges.values import Unmappable
 
 __all__ = ["Export", "route_key"]
+
+DEPTH: Final = 16
+"""Batches under way at once: what hides the time that a broker takes to confirm one, in a few MiB mostly."""
 
 ORPHANED: Final = 10.0
 """Seconds after which a standby sends what the leader has not told of: it may never have got it."""
@@ -46,8 +51,18 @@ def route_key(route: ExportRoute) -> str:
     return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
+class _UnderWay(NamedTuple):
+    """A batch that was handed over."""
+
+    session: Session
+    messages: Sequence[BrokerMessage]
+    outcome: Outcome
+    packets: Sequence[Packet] = ()
+    """Where it comes from, if from the spool."""
+
+
 class Export:
-    """One export route. ``spool`` is there if it is reliable."""
+    """One export route. ``spool`` is there if it is reliable, ``letters`` if it has a place for dead ones."""
 
     def __init__(
         self,
@@ -56,6 +71,7 @@ class Export:
         siblings: Siblings,
         counters: RouteCounters,
         spool: Spool | None,
+        letters: DeadLetters | None,
     ) -> None:
         self.route = route
         self.key = route_key(route)
@@ -63,11 +79,13 @@ class Export:
         self._outward = outward
         self._siblings = siblings
         self._spool = spool
+        self._letters = letters
         self._session: Session | None = None
         self._why_broken = ""
-        self._uncertain = 0  # messages of the last batch, if nobody knows whether the broker has them
+        self._doubtful = 0  # up to this packet, nobody knows whether the broker has what is left
         self._messages: mesh.Subscription | None = None
         self._busy = False  # a batch is on its way to the broker or the spool
+        self._under_way = 0  # batches that were handed over
         self._broken = trio.Event()
         self._marked = trio.Event()
         self._wake = trio.Event()
@@ -98,8 +116,10 @@ class Export:
 
     async def take_in(self, node: mesh.Node, *, task_status: trio.TaskStatus[None]) -> None:
         """Take what the mesh publishes, until cancelled. Started when the subscription is live."""
-        async with node.subscribe(self.route.pattern) as messages:
+        begun, under_way = trio.open_memory_channel[_UnderWay](DEPTH)
+        async with node.subscribe(self.route.pattern) as messages, trio.open_nursery() as nursery:
             self._messages = messages
+            nursery.start_soon(self._follow, under_way)
             task_status.started()
             while True:
                 self._busy = False
@@ -111,57 +131,88 @@ class Export:
                 except trio.WouldBlock:
                     pass
                 if self._spool is not None:
-                    await self._keep(self._spool, batch)
+                    await self._take(self._spool, batch)
                 else:
-                    await self._pass_on(batch)
+                    await self._pass_on(batch, begun)
 
-    def _map(self, messages: Sequence[mesh.Message]) -> list[tuple[mesh.Message, BrokerMessage]]:
-        mapped = []
+    async def _map(self, messages: Sequence[mesh.Message]) -> tuple[list[mesh.Message], list[BrokerMessage]]:
+        """Those that can cross, and what they are at the broker."""
+        crossing: list[mesh.Message] = []
+        mapped: list[BrokerMessage] = []
+        take = self._outward.take
         for message in messages:
             try:
-                mapped.append((message, self._outward.take(message)))
+                mapped.append(take(message))
             except Looped:
                 self.counters.looped += 1
             except Unmappable as error:
                 self.counters.rejected(error.reason, error.detail)
-        return mapped
+                if self._letters is not None and self._siblings.leads:
+                    self._buried(await self._letters.unmappable(message, str(error)))
+            else:
+                crossing.append(message)
+        return crossing, mapped
 
-    async def _keep(self, spool: Spool, batch: Sequence[mesh.Message]) -> None:
-        rows = []
-        for message, mapped in self._map(batch):
-            try:
-                record = encode_record(mapped)
-            except ValueError as error:
-                self.counters.rejected("text", str(error))
-                continue
-            rows.append(Row(f"{message.sender.id}-{topic_hash(message.topic)}", message.sequence, record))
-        if rows:
+    async def _take(self, spool: Spool, batch: Sequence[mesh.Message]) -> None:
+        entries = []
+        topic, sender, origin = None, None, ""
+        for message, mapped in zip(*await self._map(batch), strict=True):
+            if message.topic is not topic or message.sender is not sender:
+                topic, sender, origin = message.topic, message.sender, origin_of(message)
+            entries.append(Entry(origin, message.sequence, mapped))
+        if entries:
             before = spool.dropped
-            await spool.append(self.key, rows)
+            await self._keep(spool, entries)
             self.counters.dropped("spool", spool.dropped - before)
             self._wake.set()
 
-    async def _pass_on(self, batch: Sequence[mesh.Message]) -> None:
+    async def _keep(self, spool: Spool, entries: Sequence[Entry]) -> None:
+        try:
+            await spool.append(self.key, entries)
+        except ValueError as error:
+            if len(entries) == 1:
+                self.counters.rejected("text", str(error))
+                return
+            for entry in entries:  # one of them
+                await self._keep(spool, [entry])
+
+    async def _pass_on(self, batch: Sequence[mesh.Message], begun: trio.MemorySendChannel[_UnderWay]) -> None:
         session = self._session
         if session is None or not self._siblings.leads:
             self.counters.dropped("away" if session is None else "standby", len(batch))
             return
-        messages = [mapped for _, mapped in self._map(batch)]
+        _, messages = await self._map(batch)
         if not messages:
             return
         try:
-            refused = await session.send(self.route, messages)
+            outcome = await session.begin(self.route, messages)
         except BrokerUnavailable as error:
-            self.counters.dropped("away", len(messages))
+            self._lost(session, len(messages), error)
+        except BrokerRejected as error:
+            await self._settled(messages, dict.fromkeys(range(len(messages)), error))
+        else:
+            self._under_way += 1
+            await begun.send(_UnderWay(session, messages, outcome))
+
+    async def _follow(self, under_way: trio.MemoryReceiveChannel[_UnderWay]) -> None:
+        """What became of each batch of a route that is not reliable."""
+        async for session, messages, outcome, _ in under_way:
+            try:
+                refused = await outcome()
+            except BrokerUnavailable as error:
+                self._lost(session, len(messages), error)
+            except BrokerRejected as error:
+                await self._settled(messages, dict.fromkeys(range(len(messages)), error))
+            else:
+                await self._settled(messages, refused)
+            self._under_way -= 1
+
+    def _lost(self, session: Session, messages: int, error: BrokerUnavailable) -> None:
+        self.counters.dropped("away", messages)
+        if self._session is session:
             self._session = None
             self._why_broken = str(error)
             self._broken.set()
-            return
-        except BrokerRejected as error:
-            self._refused(dict.fromkeys(range(len(messages)), error))
-            return
-        self._refused(refused)
-        self.counters.moved += len(messages) - len(refused)
 
     # -- to the broker -------------------------------------------------------------------
 
@@ -169,44 +220,88 @@ class Export:
         """Empty the spool into the broker, for as long as the connection lasts. Raises ``BrokerUnavailable``."""
         spool = self._spool
         assert spool is not None
-        while True:
-            self._wake = trio.Event()  # before looking: what comes while we look wakes us
-            rows = await spool.peek(self.key, BATCH)
-            if not self._siblings.leads:
-                longest = time.time() - ORPHANED
-                rows = [row for row in rows if row.stored < longest]
-            if rows:
-                await self._send(session, spool, rows)
-                continue
-            with trio.move_on_after(ORPHANED):
-                await self._wake.wait()
+        begun, under_way = trio.open_memory_channel[_UnderWay](DEPTH)
+        sent = 0
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._settle, spool, under_way)
+                while True:
+                    self._wake = trio.Event()  # before looking: what comes while we look wakes us
+                    packets = await spool.next(self.key, sent, BATCH)
+                    if not self._siblings.leads:
+                        longest = time.time() - ORPHANED
+                        packets = [packet for packet in packets if packet.stored < longest]
+                    if packets:
+                        messages = self._unclaimed(packets)
+                        sent = packets[-1].number
+                        await begun.send(await self._begin(session, packets, messages))
+                        continue
+                    with trio.move_on_after(ORPHANED):
+                        await self._wake.wait()
+        finally:
+            self._doubtful = max(self._doubtful, sent)
 
-    async def _send(self, session: Session, spool: Spool, rows: Sequence[Row]) -> None:
+    def _unclaimed(self, packets: Sequence[Packet]) -> list[BrokerMessage]:
+        """The messages that no sibling has delivered."""
         messages: list[BrokerMessage] = []
-        for row in rows:
-            if self._siblings.covered(self.key, row.origin, row.sequence):
-                continue
-            try:
-                messages.append(decode_record(row.payload))
-            except ValueError as error:
-                self.counters.rejected("spool", str(error))
+        told = self._siblings.told(self.key)
+        for packet in packets:
+            if packet.fault:
+                self.counters.rejected("spool", packet.fault)
+            if told:
+                mine = [
+                    each.message
+                    for each in packet.entries
+                    if not self._siblings.covered(self.key, each.origin, each.sequence)
+                ]
+            else:
+                mine = [each.message for each in packet.entries]
+            if packet.number <= self._doubtful:
+                self.counters.repeated += len(mine)
+            messages += mine
+        return messages
+
+    async def _begin(
+        self, session: Session, packets: Sequence[Packet], messages: Sequence[BrokerMessage]
+    ) -> _UnderWay:
+        refused: dict[int, BrokerRejected] = {}
         if messages:
-            if self._uncertain:
-                self.counters.repeated += min(self._uncertain, len(messages))
-            self._uncertain = len(messages)
             try:
-                refused = await session.send(self.route, messages)
+                return _UnderWay(session, messages, await session.begin(self.route, messages), packets)
             except BrokerRejected as error:
                 refused = dict.fromkeys(range(len(messages)), error)
-            self._uncertain = 0
-            self._refused(refused)
-            self.counters.moved += len(messages) - len(refused)
-        self._siblings.mark(self.key, _ranges(rows))
-        await spool.remove([row.number for row in rows])
 
-    def _refused(self, refused: Mapping[int, BrokerRejected]) -> None:
-        for error in refused.values():
+        async def outcome() -> Mapping[int, BrokerRejected]:
+            return refused
+
+        return _UnderWay(session, messages, outcome, packets)
+
+    async def _settle(self, spool: Spool, under_way: trio.MemoryReceiveChannel[_UnderWay]) -> None:
+        """What became of each batch of a reliable route. Raises ``BrokerUnavailable``."""
+        async for _, messages, outcome, packets in under_way:
+            try:
+                refused = await outcome()
+            except BrokerRejected as error:
+                refused = dict.fromkeys(range(len(messages)), error)
+            await self._settled(messages, refused)
+            for packet in packets:
+                self._siblings.mark(self.key, packet.ranges)
+            spool.remove([packet.number for packet in packets])
+
+    # -- both ----------------------------------------------------------------------------
+
+    async def _settled(
+        self, messages: Sequence[BrokerMessage], refused: Mapping[int, BrokerRejected]
+    ) -> None:
+        self.counters.moved += len(messages) - len(refused)
+        for place, error in refused.items():
             self.counters.rejected(error.reason, error.detail)
+            if self._letters is not None:
+                self._buried(await self._letters.refused(messages[place], str(error)))
+
+    def _buried(self, well: bool) -> None:
+        if well:
+            self.counters.dead_letters += 1
 
     async def drain(self, moving: Callable[[], bool]) -> None:
         """Return when nothing is on its way any more, as far as ``moving`` says that it can go on."""
@@ -214,8 +309,9 @@ class Export:
             await trio.sleep(_LOOK)  # first: what was published in this tick is on its way yet
             if not (
                 self._busy
+                or self._under_way
                 or (self._messages is not None and self._messages.queued)
-                or (self._spool is not None and moving() and await self._spool.peek(self.key, 1))
+                or (self._spool is not None and moving() and await self._spool.next(self.key, 0, 1))
             ):
                 return
 
@@ -226,21 +322,8 @@ class Export:
         while True:
             await self._marked.wait()
             self._marked = trio.Event()
-            after = 0
-            while rows := await spool.peek(self.key, BATCH, after=after):
-                covered = [
-                    row.number for row in rows if self._siblings.covered(self.key, row.origin, row.sequence)
-                ]
-                await spool.remove(covered)
-                if not covered:
-                    break  # what comes behind is younger than all that was told
-                after = rows[-1].number
-
-
-def _ranges(rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
-    """Origin → first and last number."""
-    ranges: dict[str, tuple[int, int]] = {}
-    for row in rows:
-        first, last = ranges.get(row.origin, (row.sequence, row.sequence))
-        ranges[row.origin] = (min(first, row.sequence), max(last, row.sequence))
-    return ranges
+            spool.remove(
+                await spool.covered(
+                    self.key, lambda origin, number: self._siblings.covered(self.key, origin, number)
+                )
+            )

@@ -18,13 +18,16 @@ __all__ = [
     "CORRELATION_ID",
     "ERROR",
     "MESSAGE_ID",
+    "ORIGIN",
     "PATH",
+    "REJECTED",
     "REPLY_TO",
     "SENDER",
     "TIMESTAMP",
     "TOPIC",
     "TRACE",
     "BrokerMessage",
+    "Flattening",
     "flatten",
     "header_text",
     "unflatten",
@@ -47,13 +50,19 @@ SENDER: Final = "mesh-sender"
 ERROR: Final = "mesh-error"
 """On a reply: the type of the error that it carries instead of a value."""
 
+REJECTED: Final = "mesh-rejected"
+"""On a dead letter: why it is one."""
+ORIGIN: Final = "mesh-origin"
+"""On a dead letter: where it comes from."""
+
 TRACE: Final = ("traceparent", "tracestate")
 """Trace context (W3C Trace Context): crosses untouched like every other header; named here for who reads it."""
 
 
 @dataclass(slots=True)
 class BrokerMessage:
-    """One message at the broker's side of a bridge. Nobody changes one that was made (``dataclasses.replace``).
+    """One message at the broker's side of a bridge. Nobody changes one that was made (``dataclasses.replace``),
+    nor its headers: messages may share them.
 
     It is not frozen, since that alone makes the making three times as slow, and one is made of every message.
 
@@ -103,6 +112,35 @@ def flatten(message: BrokerMessage) -> dict[str, str]:
     if message.timestamp is not None:
         flat[TIMESTAMP] = repr(message.timestamp)
     return flat
+
+
+class Flattening:
+    """``flatten`` for one message after the other: what one shares with the one before is not worked out again.
+
+    What an export route makes of one topic's messages shares its ``headers``, the object itself.
+    """
+
+    def __init__(self) -> None:
+        self._last: BrokerMessage | None = None
+        self._shared: dict[str, str] = {}
+
+    def flat(self, message: BrokerMessage) -> dict[str, str]:
+        last = self._last
+        if (
+            last is None
+            or message.headers is not last.headers
+            or message.timestamp != last.timestamp
+            or message.content_type != last.content_type
+            or message.reply_to != last.reply_to
+            or message.correlation_id != last.correlation_id
+        ):
+            self._last = message
+            self._shared = flatten(message)
+            self._shared.pop(MESSAGE_ID, None)
+        flat = self._shared.copy()
+        if message.message_id:
+            flat[MESSAGE_ID] = message.message_id
+        return flat
 
 
 def unflatten(destination: str, data: bytes, flat: Mapping[str, str], *, key: str = "") -> BrokerMessage:

@@ -98,6 +98,8 @@ class ExportRoute:
     decrypt: bool = True
     request: bool = False
     timeout: float = 5.0
+    dead_letter: str = ""
+    """The mesh topic for what cannot be brought to the broker; none if empty."""
     templates: Mapping[str, Template] = field(default_factory=dict)
     """The kind's further templates (``Kind.export_templates``), by key; filled in ``BrokerMessage.filled``."""
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -160,6 +160,10 @@ class Siblings:
             marks.delivered(origin, first, last)
         self._marked.set()
 
+    def told(self, route: str) -> bool:
+        """Some sibling has told of something that it delivered."""
+        return self._known[route].version > 0
+
     def covered(self, route: str, origin: str, sequence: int) -> bool:
         """A sibling has delivered this message."""
         return self._known[route].covers(origin, sequence)

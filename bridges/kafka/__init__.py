@@ -1,6 +1,6 @@
 """Kafka, through confluent-kafka (librdkafka): topics, keys and partitions, consumer groups.
 
-broker → producing, consuming (a thread each: worker) → settings, names, offsets, faults
+broker → producing, consuming (a thread for each import: worker) → settings, names, offsets, faults
 """
 
 from __future__ import annotations

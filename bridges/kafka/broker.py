@@ -1,6 +1,6 @@
 """Kafka as the bridge engine sees it: one producer, and a consumer for each import route.
 
-    run: producer's thread → the brokers answer → session → … → all brokers gone, or an error for good
+    run: producer → the brokers answer → session → … → all brokers gone, or an error for good
 
 librdkafka connects anew by itself, and keeps what is under way, in order and once.  So a broker that restarts is no
 reason to begin anew: only when none has answered for ``GRACE`` seconds ``run`` says that Kafka is unavailable.
@@ -24,6 +24,7 @@ from bridges.base import (
     BrokerRejected,
     BrokerUnavailable,
     Delivery,
+    Outcome,
     Receiver,
     Session,
 )
@@ -31,7 +32,7 @@ from bridges.kafka.consuming import Consuming
 from bridges.kafka.faults import CREDENTIALS, fault
 from bridges.kafka.producing import Producing
 from bridges.kafka.settings import Client
-from bridges.messages import BrokerMessage
+from bridges.messages import ORIGIN, REJECTED, BrokerMessage
 from bridges.settings import BridgeSettings, ExportRoute, ImportRoute
 
 __all__ = ["KafkaBroker"]
@@ -45,11 +46,6 @@ ASK: Final = 1.0
 
 STOP_WITHIN: Final = 2.0
 """Seconds for a thread to end: below ``CLOSE_WITHIN``."""
-
-REJECTED: Final = "mesh-rejected"
-"""Header of a dead letter: why."""
-ORIGIN: Final = "mesh-origin"
-"""Header of a dead letter: the topic it was read from."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,13 +63,21 @@ class KafkaBroker(Broker):
             session = _KafkaSession(client, self._settings, self._identity)
         except KafkaException as error:
             raise BrokerRejected("options", client.hide(error.args[0].str())) from None
-        session.producing.start()
+        failure: BrokerError | None = None
         try:
-            await session.connect()
-            task_status.started(session)
-            await session.stay()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(session.producing.serve)
+                try:
+                    await session.connect()
+                    task_status.started(session)
+                    await session.stay()
+                except BrokerError as error:
+                    failure = error  # raised below, not wrapped in a group
+                nursery.cancel_scope.cancel()
         finally:
-            await session.producing.stop(STOP_WITHIN)
+            await session.producing.stop()
+        if failure is not None:
+            raise failure
 
 
 class _KafkaSession(Session):
@@ -147,6 +151,9 @@ class _KafkaSession(Session):
         self, route: ExportRoute, messages: Sequence[BrokerMessage]
     ) -> Mapping[int, BrokerRejected]:
         return await self.producing.send(messages)
+
+    async def begin(self, route: ExportRoute, messages: Sequence[BrokerMessage]) -> Outcome:
+        return await self.producing.begin(messages)
 
     @asynccontextmanager
     async def receive(self, route: ImportRoute) -> AsyncIterator[Receiver]:

@@ -1,10 +1,12 @@
 """Messages to Kafka: handed to librdkafka, confirmed by delivery reports, in order for each key.
 
-    send → produce each (full? wait for reports) → the thread polls → reports → the batch is done → send returns
+    begin → produce each (full? look for reports) → outcome …
+    serve → poll, every ``TICK`` while something is under way → reports → a batch is done → its outcome is awaited no more
 
-``produce`` only queues, so it is called in Trio; the reports come in the thread, which counts them and wakes the
-sender once a batch.  librdkafka sends again what was not confirmed and numbers what it sends (idempotence,
-KIP-98), so that as long as this producer lives nothing is lost, doubled or overtaken, even if a broker restarts.
+Everything happens in Trio: ``produce`` only queues, and ``poll(0)`` only fetches what is there.  (A thread that polls
+would call back for each message, and each time the two would fight for the interpreter: half the throughput.)
+librdkafka sends again what was not confirmed and numbers what it sends (idempotence, KIP-98), so that as long as
+this producer lives nothing is lost, doubled or overtaken, even if a broker restarts.
 
 With ``transactional.id`` each batch is a transaction: who reads committed messages sees all of it or nothing.  A
 message that the broker refuses takes its transaction along, so the others are sent once more without it.
@@ -12,23 +14,32 @@ message that the broker refuses takes its transaction along, so the others are s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import trio
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from bridges.base import BrokerRejected, BrokerUnavailable
+from bridges.base import BrokerRejected, BrokerUnavailable, Outcome
 from bridges.kafka.faults import fault
 from bridges.kafka.settings import Client
-from bridges.kafka.worker import POLL, Worker
-from bridges.messages import BrokerMessage, flatten
+from bridges.messages import BrokerMessage, Flattening
 
 __all__ = ["Producing"]
 
 STEP: Final = 1.0
 """Seconds that a step of a transaction blocks its thread at most before it is asked again: bounds a cancel."""
+
+TICK: Final = 0.002
+"""Seconds between two looks for reports while something is under way: a fraction of what the broker takes."""
+
+IDLE: Final = 0.1
+"""Seconds between two looks while nothing is: what it takes to hear that all brokers are gone."""
+
+END_WITHIN: Final = 2.0
+"""Seconds to take back what is queued: below ``CLOSE_WITHIN``."""
 
 PARTITION: Final = "partition"
 """The template of a route that names the partition."""
@@ -36,137 +47,164 @@ PARTITION: Final = "partition"
 ANY: Final = -1
 """The partition that librdkafka chooses, by the key (``RD_KAFKA_PARTITION_UA``). A timestamp of 0 is now."""
 
+_log = logging.getLogger(__name__)
+
 
 class _Batch:
-    """Messages under way together. ``reported`` is the thread's to write, ``expected`` Trio's; each only grows."""
+    """Messages under way together. librdkafka calls ``report`` from within ``poll``."""
 
-    def __init__(self, wake: Callable[[_Batch], None]) -> None:
-        self._wake = wake
+    def __init__(self) -> None:
         self.reported = 0
         self.expected = -1  # not all handed over yet
         self.errors: dict[int, KafkaError] = {}
+        self.refused: dict[int, BrokerRejected] = {}
+        self.lost = False  # nobody will report any more
         self.done = trio.Event()
 
     def report(self, index: int, error: KafkaError | None, _: object) -> None:
-        """In the thread: the fate of one message."""
+        """The fate of one message."""
         if error is not None:
             self.errors[index] = error
         self.reported += 1
-        if self.reported == self.expected:
-            self._wake(self)
 
-    def close(self, handed_over: int) -> None:
-        """In Trio: no more will come. The reports may all be there already."""
-        self.expected = handed_over
-        if self.reported == handed_over:
-            self.done.set()
+    async def outcome(self) -> Mapping[int, BrokerRejected]:
+        await self.done.wait()
+        if self.lost:
+            raise BrokerUnavailable("the connection was closed")
+        for index, reason in self.errors.items():
+            found = fault(reason)
+            if not isinstance(found, BrokerRejected) or found.reason == "credentials":
+                raise BrokerUnavailable(reason.str())
+            self.refused[index] = found
+        return self.refused
 
 
-class Producing(Worker):
+class Producing:
     """The bridge's producer, for all its routes."""
 
     def __init__(self, client: Client, on_error: Callable[[KafkaError], None]) -> None:
-        super().__init__("kafka-producer")
-        self._on_error = on_error
         self._transactional = client.transactional
         self._one_transaction = trio.Lock()
         self._open = False  # a transaction was begun and has not ended
-        self._reports = trio.Event()  # reports came since somebody found the queue full
-        self._waiting = False  # somebody wants to hear of room
-        self.producer = Producer({**client.producer(), "error_cb": self._error})
+        self._under_way: list[_Batch] = []
+        self._begun = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+        # It may come from the thread of a transaction's step.
+        self.producer = Producer(
+            {**client.producer(), "error_cb": lambda error: token.run_sync_soon(on_error, error)}
+        )
 
-    def loop(self) -> None:
-        while not self._stop:
-            served = self.producer.poll(POLL)
-            if served and self._waiting:
-                self.tell(self._have_room)
-        # What is still queued was not confirmed, and will be sent by whoever comes after us.
+    # -- reports -------------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Look for reports until cancelled."""
+        while True:
+            self._poll()
+            if self._under_way:
+                await trio.sleep(TICK)
+            else:
+                self._begun = trio.Event()
+                with trio.move_on_after(IDLE):
+                    await self._begun.wait()
+
+    def _poll(self) -> None:
+        self.producer.poll(0)
+        if any(batch.reported == batch.expected for batch in self._under_way):
+            waiting = []
+            for batch in self._under_way:
+                if batch.reported == batch.expected:
+                    batch.done.set()
+                else:
+                    waiting.append(batch)
+            self._under_way = waiting
+
+    async def stop(self) -> None:
+        """Take back what is queued: it was not confirmed, and will be sent by whoever comes after us."""
+        for batch in self._under_way:
+            batch.lost = True
+            batch.done.set()
+        self._under_way = []
+        with trio.move_on_after(END_WITHIN, shield=True):
+            await trio.to_thread.run_sync(self._take_back, abandon_on_cancel=True)
+            return
+        _log.warning("kafka-producer did not end within %s s; left to itself", END_WITHIN)
+
+    def _take_back(self) -> None:
         self.producer.purge()
-        self.producer.flush(POLL)
+        self.producer.flush(IDLE)
 
-    def _error(self, error: KafkaError) -> None:
-        self.tell(self._on_error, error)
+    # -- messages ------------------------------------------------------------------------------
 
-    def _have_room(self) -> None:
-        self._waiting = False
-        self._reports.set()
+    async def begin(self, messages: Sequence[BrokerMessage]) -> Outcome:
+        """``Session.begin``: return when librdkafka has them all."""
+        if self._transactional:
+            refused = await self._transactions(messages)
+
+            async def outcome() -> Mapping[int, BrokerRejected]:
+                return refused
+
+            return outcome
+        return (await self._hand_over(messages)).outcome
 
     async def send(self, messages: Sequence[BrokerMessage]) -> Mapping[int, BrokerRejected]:
         """Return when the broker has them all; those it refuses, by place. Raises ``BrokerUnavailable``."""
-        if not self._transactional:
-            return await self._attempt(messages, {})
-        async with self._one_transaction:
-            refused: dict[int, BrokerRejected] = {}
-            while len(refused) < len(messages):
-                before = len(refused)
-                await self._begin()
-                refused.update(await self._attempt(messages, refused))
-                if len(refused) == before:
-                    await self._step(self.producer.commit_transaction)
-                    self._open = False
-                    break
-            if self._open:
-                await self._abort()
-            return refused
+        return await (await self.begin(messages))()
 
-    async def _attempt(
-        self, messages: Sequence[BrokerMessage], without: Mapping[int, BrokerRejected]
-    ) -> Mapping[int, BrokerRejected]:
-        refused: dict[int, BrokerRejected] = {}
-        batch = _Batch(self._finished)
+    async def _hand_over(
+        self, messages: Sequence[BrokerMessage], without: Mapping[int, BrokerRejected] | None = None
+    ) -> _Batch:
+        batch = _Batch()
+        self._under_way.append(batch)
+        self._begun.set()
+        try:
+            batch.expected = await self._produce(batch, messages, without or {})
+        except BaseException:  # cancelled, or the connection is of no use: nobody waits for the rest of it
+            self._under_way.remove(batch)
+            raise
+        self._poll()
+        await trio.lowlevel.checkpoint()
+        return batch
+
+    async def _produce(
+        self, batch: _Batch, messages: Sequence[BrokerMessage], without: Mapping[int, BrokerRejected]
+    ) -> int:
+        """How many librdkafka took. Waits where it has no room."""
+        produce, flat, report = self.producer.produce, Flattening().flat, batch.report
         handed_over = 0
         for index, message in enumerate(messages):
             if index in without:
                 continue
-            report = partial(batch.report, index)
             try:
-                while not self._produced(message, report):
-                    await self._room()
+                partition = _partition(message.filled[PARTITION]) if PARTITION in message.filled else ANY
             except BrokerRejected as error:
-                refused[index] = error
-            else:
-                handed_over += 1
-        batch.close(handed_over)
-        await batch.done.wait()
-        for index, reason in batch.errors.items():
-            found = fault(reason)
-            if not isinstance(found, BrokerRejected) or found.reason == "credentials":
-                raise BrokerUnavailable(reason.str())
-            refused[index] = found
-        return refused
-
-    def _finished(self, batch: _Batch) -> None:
-        self.tell(batch.done.set)
-
-    def _produced(self, message: BrokerMessage, report: Callable[..., None]) -> bool:
-        """Whether librdkafka took it; it has no room if not. Raises what it will never take."""
-        filled = message.filled
-        partition = _partition(filled[PARTITION]) if PARTITION in filled else ANY
-        headers: Any = flatten(message)
-        try:
-            self.producer.produce(
-                message.destination,
-                message.data,
-                message.key or None,
-                on_delivery=report,
-                headers=headers,
-                partition=partition,
-                timestamp=0 if message.timestamp is None else round(message.timestamp * 1000),
-            )
-        except BufferError:
-            return False
-        except KafkaException as error:
-            raise fault(error.args[0]) from None
-        return True
-
-    async def _room(self) -> None:
-        """Backpressure: what is under way has to be confirmed first."""
-        if self._reports.is_set():
-            self._reports = trio.Event()
-        self._waiting = True
-        # The last report may have come just before we said so: hence not without a limit.
-        with trio.move_on_after(POLL):
-            await self._reports.wait()
+                batch.refused[index] = error
+                continue
+            timestamp, headers = message.timestamp, flat(message)
+            while True:
+                try:
+                    produce(
+                        message.destination,
+                        message.data,
+                        message.key or None,
+                        partition,
+                        partial(report, index),
+                        None,
+                        0 if timestamp is None else round(timestamp * 1000),
+                        headers,  # type: ignore[arg-type]
+                    )
+                except BufferError:  # backpressure: what is under way has to be confirmed first
+                    await trio.sleep(TICK)
+                    self._poll()
+                except KafkaException as error:
+                    found = fault(error.args[0])
+                    if not isinstance(found, BrokerRejected):
+                        raise found from None
+                    batch.refused[index] = found
+                    break
+                else:
+                    handed_over += 1
+                    break
+        return handed_over
 
     # -- transactions --------------------------------------------------------------------------
 
@@ -174,6 +212,21 @@ class Producing(Worker):
         """Fence whoever had our ``transactional.id``, and end what they left. Raises ``BrokerUnavailable``."""
         if self._transactional:
             await self._step(self.producer.init_transactions)
+
+    async def _transactions(self, messages: Sequence[BrokerMessage]) -> Mapping[int, BrokerRejected]:
+        async with self._one_transaction:
+            refused: dict[int, BrokerRejected] = {}
+            while len(refused) < len(messages):
+                before = len(refused)
+                await self._begin()
+                refused.update(await (await self._hand_over(messages, refused)).outcome())
+                if len(refused) == before:
+                    await self._step(self.producer.commit_transaction)
+                    self._open = False
+                    break
+            if self._open:
+                await self._abort()
+            return refused
 
     async def _begin(self) -> None:
         if self._open:  # whoever began it was cancelled, or one of its messages was refused

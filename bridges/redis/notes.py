@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, Final
 
-from bridges.messages import BrokerMessage, flatten
+from bridges.messages import BrokerMessage, Flattening
 
 __all__ = ["CHANNEL", "Notes", "encode_notes"]
 
@@ -35,7 +35,8 @@ def _digest(data: bytes) -> str:
 
 def encode_notes(messages: Iterable[BrokerMessage]) -> bytes:
     """The notes of a batch."""
-    notes = [(message.destination, _digest(message.data), flatten(message)) for message in messages]
+    flat = Flattening().flat
+    notes = [(message.destination, _digest(message.data), flat(message)) for message in messages]
     return json.dumps(notes, separators=(",", ":")).encode()
 
 

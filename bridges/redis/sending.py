@@ -16,7 +16,7 @@ from typing import Any, Final
 from coredis import Redis
 
 from bridges.base import BrokerRejected, BrokerUnavailable
-from bridges.messages import BrokerMessage, flatten
+from bridges.messages import BrokerMessage, Flattening
 from bridges.redis.faults import faults, says
 from bridges.redis.notes import CHANNEL, encode_notes
 from bridges.settings import ExportRoute
@@ -51,6 +51,7 @@ async def send(
     """``Session.send``."""
     refused: dict[int, BrokerRejected] = {}
     words: list[Any] = []
+    flat = Flattening().flat
     places: list[int] = []  # of each command, the message that it is for
     length = route.options.get("max_length", MAX_LENGTH)
     if not route.reliable and route.options.get("headers", True):
@@ -58,7 +59,7 @@ async def send(
         places.append(-1)
     for place, message in enumerate(messages):
         if route.reliable:
-            headers = flatten(message)
+            headers = flat(message)
             if DATA in headers:
                 refused[place] = BrokerRejected("headers", f"a header is named {DATA!r}")
                 continue

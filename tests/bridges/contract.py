@@ -499,7 +499,7 @@ class BridgeContract:
             setting.bridge(
                 here,
                 export=setting.export(reliable=True, format="json"),
-                spool={"bytes": 20_000, "full": full},
+                spool={"bytes": 4_000, "full": full},
             ) as bridge,
         ):
             await setting.harness.kill()
@@ -510,7 +510,7 @@ class BridgeContract:
             statistics = await settled(bridge, lambda it: it.spool and it.spool.full)
             spool = statistics.spool
             assert spool is not None
-            assert 0 < spool.bytes <= spool.limit == 20_000
+            assert 0 < spool.bytes <= spool.limit == 4_000
             assert spool.age > 0
             if full == "block":
                 assert spool.dropped == 0

@@ -108,7 +108,7 @@ def spooled(folder: Path) -> int:
     """Messages in the only spool there."""
     (file,) = folder.glob("*.spool")
     with contextlib.closing(sqlite3.connect(file)) as database:
-        (count,) = database.execute("SELECT count(*) FROM spool").fetchone()
+        (count,) = database.execute("SELECT coalesce(sum(count), 0) FROM packets").fetchone()
     return int(count)
 
 
