@@ -30,7 +30,6 @@ from bridges.records import Entry
 from bridges.settings import ExportRoute
 from bridges.siblings import Siblings
 from bridges.spool import Packet, Spool
-from bridges.values import Unmappable
 
 __all__ = ["Export", "route_key"]
 
@@ -135,31 +134,30 @@ class Export:
                 else:
                     await self._pass_on(batch, begun)
 
-    async def _map(self, messages: Sequence[mesh.Message]) -> tuple[list[mesh.Message], list[BrokerMessage]]:
+    async def _map(
+        self, batch: Sequence[mesh.Message]
+    ) -> tuple[Sequence[mesh.Message], Sequence[BrokerMessage]]:
         """Those that can cross, and what they are at the broker."""
-        crossing: list[mesh.Message] = []
-        mapped: list[BrokerMessage] = []
-        take = self._outward.take
-        for message in messages:
-            try:
-                mapped.append(take(message))
-            except Looped:
+        mapped, faults = self._outward.take(batch)
+        if not faults:
+            return batch, mapped
+        for place, fault in faults.items():
+            if isinstance(fault, Looped):
                 self.counters.looped += 1
-            except Unmappable as error:
-                self.counters.rejected(error.reason, error.detail)
-                if self._letters is not None and self._siblings.leads:
-                    self._buried(await self._letters.unmappable(message, str(error)))
-            else:
-                crossing.append(message)
-        return crossing, mapped
+                continue
+            self.counters.rejected(fault.reason, fault.detail)
+            if self._letters is not None and self._siblings.leads:
+                self._buried(await self._letters.unmappable(batch[place], str(fault)))
+        return [message for place, message in enumerate(batch) if place not in faults], mapped
 
     async def _take(self, spool: Spool, batch: Sequence[mesh.Message]) -> None:
-        entries = []
-        topic, sender, origin = None, None, ""
+        entries: list[Entry] = []
+        topic = sender = None
+        origin = ""
         for message, mapped in zip(*await self._map(batch), strict=True):
             if message.topic is not topic or message.sender is not sender:
                 topic, sender, origin = message.topic, message.sender, origin_of(message)
-            entries.append(Entry(origin, message.sequence, mapped))
+            entries.append((origin, message.sequence, mapped))
         if entries:
             before = spool.dropped
             await self._keep(spool, entries)
@@ -250,12 +248,12 @@ class Export:
                 self.counters.rejected("spool", packet.fault)
             if told:
                 mine = [
-                    each.message
-                    for each in packet.entries
-                    if not self._siblings.covered(self.key, each.origin, each.sequence)
+                    message
+                    for origin, number, message in packet.entries
+                    if not self._siblings.covered(self.key, origin, number)
                 ]
             else:
-                mine = [each.message for each in packet.entries]
+                mine = [message for _, _, message in packet.entries]
             if packet.number <= self._doubtful:
                 self.counters.repeated += len(mine)
             messages += mine

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 __all__ = [
     "CONTENT_TYPE",
@@ -59,12 +58,13 @@ TRACE: Final = ("traceparent", "tracestate")
 """Trace context (W3C Trace Context): crosses untouched like every other header; named here for who reads it."""
 
 
-@dataclass(slots=True)
-class BrokerMessage:
-    """One message at the broker's side of a bridge. Nobody changes one that was made (``dataclasses.replace``),
-    nor its headers: messages may share them.
+_NONE: Final[Mapping[str, str]] = {}
 
-    It is not frozen, since that alone makes the making three times as slow, and one is made of every message.
+
+class BrokerMessage(NamedTuple):
+    """One message at the broker's side of a bridge. Nobody changes its headers: messages may share them.
+
+    (A named tuple, since one is made of every message: twice as fast as the fastest class.)
 
     ``destination`` is the channel, stream, routing key or Kafka topic. ``key`` is what the broker shall keep in
     order (messages of one mesh topic have one key) and partition by. ``timestamp`` is in seconds since the Unix
@@ -74,13 +74,13 @@ class BrokerMessage:
     destination: str
     data: bytes
     key: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = _NONE
     content_type: str = ""
     message_id: str = ""
     timestamp: float | None = None
     reply_to: str = ""
     correlation_id: str = ""
-    filled: Mapping[str, str] = field(default_factory=dict)
+    filled: Mapping[str, str] = _NONE
     """What the route's further templates (``ExportRoute.templates``) came to; only on the way to the broker."""
 
 

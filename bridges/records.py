@@ -8,7 +8,7 @@ A run is written once instead of its headers with every message: a third of the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import cbor2
 
@@ -17,14 +17,8 @@ from bridges.messages import BrokerMessage
 __all__ = ["Entry", "decode_entries", "decode_ranges", "encode_entries", "encode_ranges", "ranges_of"]
 
 
-class Entry(NamedTuple):
-    """A message on its way to the broker, and which of the mesh's it is."""
-
-    origin: str
-    """Publisher and topic."""
-    sequence: int
-    """Its number among those."""
-    message: BrokerMessage
+Entry = tuple[str, int, BrokerMessage]
+"""A message on its way to the broker: who published it on which topic, its number among those, and itself."""
 
 
 def encode_entries(entries: Sequence[Entry]) -> bytes:
@@ -79,7 +73,7 @@ def decode_entries(data: bytes) -> list[Entry]:
     """Raises ``ValueError`` for what no bridge has written."""
     try:
         return [
-            Entry(
+            (
                 origin,
                 number,
                 BrokerMessage(

@@ -190,6 +190,7 @@ class Spool:
         self.dropped += sum(count for _, count in oldest)
         self.remove(number for number, _ in oldest)
         await self.flush()
+        self.full = True  # what the room was made for takes it again
 
     def _oldest_rows(self, size: int) -> list[tuple[int, int]]:
         oldest = []

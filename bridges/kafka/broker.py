@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Final
 
 import trio
@@ -197,7 +196,7 @@ class _KafkaReceiver(Receiver):
         topic = self._route.options.get("dead_letter")
         if topic is not None:
             headers = {**delivery.message.headers, REJECTED: reason, ORIGIN: delivery.message.destination}
-            letter = replace(delivery.message, destination=topic, headers=headers)
+            letter = delivery.message._replace(destination=topic, headers=headers)
             refused = await self._producing.send([letter])
             for refusal in refused.values():
                 _log.warning("%s: a dead letter was refused by %s: %s", self._route.name, topic, refusal)

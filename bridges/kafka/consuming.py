@@ -20,7 +20,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Final, cast
 
 import trio
@@ -244,11 +243,11 @@ class Consuming(Worker):
         taken = unflatten(topic, data, flat, key=header_text(message.key()))
         if not taken.message_id:
             # The same whoever reads it and how often, so that what comes twice can be told.
-            taken = replace(taken, message_id=f"{self._cluster}/{topic}/{partition}/{offset}")
+            taken = taken._replace(message_id=f"{self._cluster}/{topic}/{partition}/{offset}")
         if taken.timestamp is None:
             kind, milliseconds = message.timestamp()
             if kind != TIMESTAMP_NOT_AVAILABLE:
-                taken = replace(taken, timestamp=milliseconds / 1000)
+                taken = taken._replace(timestamp=milliseconds / 1000)
         return Delivery(taken, (offsets, offset, len(data) + HEADER * len(flat)))
 
     def _hear(self, error: KafkaError) -> None:

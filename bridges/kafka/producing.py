@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import trio
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -171,6 +171,8 @@ class Producing:
         """How many librdkafka took. Waits where it has no room."""
         produce, flat, report = self.producer.produce, Flattening().flat, batch.report
         handed_over = 0
+        last: float | None = None
+        milliseconds = 0
         for index, message in enumerate(messages):
             if index in without:
                 continue
@@ -179,7 +181,10 @@ class Producing:
             except BrokerRejected as error:
                 batch.refused[index] = error
                 continue
-            timestamp, headers = message.timestamp, flat(message)
+            headers: Any = flat(message)
+            timestamp = message.timestamp
+            if timestamp != last:
+                last, milliseconds = timestamp, 0 if timestamp is None else round(timestamp * 1000)
             while True:
                 try:
                     produce(
@@ -189,8 +194,8 @@ class Producing:
                         partition,
                         partial(report, index),
                         None,
-                        0 if timestamp is None else round(timestamp * 1000),
-                        headers,  # type: ignore[arg-type]
+                        milliseconds,
+                        headers,
                     )
                 except BufferError:  # backpressure: what is under way has to be confirmed first
                     await trio.sleep(TICK)

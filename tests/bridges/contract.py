@@ -516,7 +516,12 @@ class BridgeContract:
                 assert spool.dropped == 0
             else:
                 statistics = await settled(
-                    bridge, lambda it: it.spool and it.spool.messages + it.spool.dropped == 100
+                    bridge,
+                    lambda it: (
+                        it.spool
+                        and it.spool.messages + it.spool.dropped == 100
+                        and route(it).dropped.get("spool") == it.spool.dropped
+                    ),
                 )
                 spool = statistics.spool
                 assert spool is not None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 import pytest
 import trio
 
 from bridges.base import BrokerRejected, BrokerUnavailable
+from bridges.kafka.broker import _KafkaSession
 from bridges.messages import BrokerMessage
 from bridges.settings import BridgeSettings
 from tests.bridges.kafka_broker import PASSWORD, USER, Broker
@@ -171,19 +171,43 @@ async def test_nobody_there_is_said_within_the_time() -> None:
     assert time.monotonic() - began < 30
 
 
-def threads() -> set[str]:
-    return {thread.name for thread in threading.enumerate() if thread.name.startswith("kafka-")}
-
-
-async def test_a_cancelled_send_leaves_no_thread(kafka: Broker) -> None:
+async def test_a_cancelled_send_leaves_nothing_under_way(kafka: Broker) -> None:
     bridge = settings(kafka.address)
-    with trio.move_on_after(0.5) as scope:
-        async with connected(bridge) as session:
-            assert threads()
+    async with connected(bridge) as session:
+        with trio.move_on_after(0.5) as scope:
             while True:
                 await session.send(bridge.exports[0], [message(fresh(), bytes(1000)) for _ in range(500)])
-    assert scope.cancelled_caught
-    assert not threads()
+        assert scope.cancelled_caught
+        assert isinstance(session, _KafkaSession)
+    assert len(session.producing.producer) == 0
+
+
+async def test_batches_follow_each_other_in_order(kafka: Broker) -> None:
+    """Handed over while those before are on their way, and each hears its own outcome."""
+    topic = fresh()
+    await create(kafka.address, topic)
+    bridge = settings(kafka.address)
+    async with connected(bridge) as session:
+        outcomes = [
+            await session.begin(
+                bridge.exports[0],
+                [*(message(topic, b"%d" % n) for n in range(at, at + 50)), message(topic, bytes(2_000_000))],
+            )
+            for at in range(0, 1000, 50)
+        ]
+        for outcome in outcomes:
+            assert {index: error.reason for index, error in (await outcome()).items()} == {
+                50: "invalid topic"
+            }
+    assert [int(record.value) for record in await records(kafka.address, topic)] == list(range(1000))
+
+
+async def test_what_was_under_way_when_the_connection_ended_is_in_doubt(kafka: Broker) -> None:
+    bridge = settings(kafka.address, options={"linger.ms": 60_000})  # so that nothing leaves by itself
+    async with connected(bridge) as session:
+        outcome = await session.begin(bridge.exports[0], [message(fresh(), b"x")])
+    with pytest.raises(BrokerUnavailable):
+        await outcome()
 
 
 # -- transactions ----------------------------------------------------------------------------
