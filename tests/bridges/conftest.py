@@ -13,13 +13,18 @@ import pytest
 
 from tests.bridges import kafka_broker, rabbitmq_broker, redis_broker
 
+INSTEAD = {"Kafka": ", but for its basics against a mock cluster, which is no broker"}
+"""What stands in where there is no broker."""
+
 
 def _need(name: str, required: str, reason: str | None) -> None:
     if reason is None:
         return
     if os.environ.get(required) == "1":
         pytest.fail(f"{required}=1, and there is no {name} broker: {reason}")
-    pytest.skip(f"NO {name.upper()} BROKER, so the bridge to {name} is not tested: {reason}")
+    pytest.skip(
+        f"NO {name.upper()} BROKER, so the bridge to {name} is not tested{INSTEAD.get(name, '')}: {reason}"
+    )
 
 
 def _started(name: str, module: Any, folders: pytest.TempPathFactory) -> Iterator[Any]:

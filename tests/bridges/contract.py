@@ -407,6 +407,31 @@ class BridgeContract:
             statistics = await settled(bridge, lambda it: route(it).moved == 1)
             assert dict(route(statistics).rejected) == {"not JSON": 1}
 
+    @BOTH
+    async def test_what_cannot_be_exported_is_put_on_a_topic_of_the_mesh(
+        self, setting: Setting, reliable: bool
+    ) -> None:
+        export = setting.export(reliable=reliable, format="json", dead_letter="dead/exports")
+        async with (
+            setting.nodes(2) as (here, there),
+            setting.observe(reliable=reliable) as observer,
+            there.subscribe("dead/**") as letters,
+            setting.leading(here, export=export) as bridge,
+        ):
+            await there.publish(f"{setting.prefix}/a", {"x": float("inf")}, headers={"unit": "lx"})
+            await there.publish(f"{setting.prefix}/a", "good")
+            assert [each.data for each in await observer.take(1)] == [b'"good"']
+            (letter,) = await received(letters, 1)
+            assert letter.value == {"x": float("inf")}
+            assert letter.headers["unit"] == "lx"
+            assert letter.headers["mesh-origin"] == f"{setting.prefix}/a"
+            assert letter.headers["mesh-rejected"].startswith("not JSON")
+            statistics = await settled(bridge, lambda it: route(it).dead_letters == 1)
+            assert dict(route(statistics).rejected) == {"not JSON": 1}
+            # They are there for who comes later.
+            async with there.subscribe("dead/**", history=10) as later:
+                assert [message.value for message in await received(later, 1)] == [letter.value]
+
     async def test_headers_too_large_for_the_mesh(self, setting: Setting) -> None:
         async with (
             setting.nodes(1) as (here,),
@@ -507,7 +532,9 @@ class BridgeContract:
                 await bridge.wait_for("away")
             for number in range(100):
                 await here.publish(f"{setting.prefix}/a", number)
-            statistics = await settled(bridge, lambda it: it.spool and it.spool.full)
+            statistics = await settled(
+                bridge, lambda it: it.spool and it.spool.full and it.spool.messages and it.spool.age
+            )
             spool = statistics.spool
             assert spool is not None
             assert 0 < spool.bytes <= spool.limit == 4_000

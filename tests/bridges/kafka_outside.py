@@ -66,7 +66,9 @@ class Outside:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         return await trio.to_thread.run_sync(future.result, abandon_on_cancel=True)
 
-    async def put(self, topic: str, data: bytes, headers: Mapping[str, str]) -> None:
+    async def put(
+        self, topic: str, data: bytes, headers: Mapping[str, str], key: bytes | None = None
+    ) -> None:
         async def put() -> None:
             if self._producer is None:
                 self._producer = AIOKafkaProducer(
@@ -74,7 +76,7 @@ class Outside:
                 )
                 await self._producer.start()
             encoded = [(name, text.encode()) for name, text in headers.items()]
-            await self._producer.send_and_wait(topic, data, headers=encoded)
+            await self._producer.send_and_wait(topic, data, key, headers=encoded)
 
         await self.run(put())
 

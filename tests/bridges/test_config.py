@@ -117,6 +117,13 @@ EXPORT = '[[export]]\npattern = "a"\nto = "b"\n'
         (MINIMAL + EXPORT + "quiet = true", "export[1].quiet", "is not known here"),
         (MINIMAL + EXPORT + "request = true", "export[1].request", "post carries no requests"),
         (MINIMAL + EXPORT + "decrypt = false\nformat = 'json'", "export[1].format", "stay sealed"),
+        (MINIMAL + EXPORT + "dead_letter = 'a/*'", "export[1].dead_letter", "wildcard"),
+        (MINIMAL + EXPORT + "dead_letter = '@x'", "export[1].dead_letter", "mesh's own"),
+        (
+            MINIMAL + "[[export]]\npattern = 'a/**'\nto = 'b'\ndead_letter = 'a/x'",
+            "export[1].dead_letter",
+            "exports",
+        ),
         (MINIMAL + EXPORT + "timeout = -1", "export[1].timeout", "seconds above 0"),
         (MINIMAL + "[[import]]\ntopic = 'b'", "import[1].from", "is missing"),
         (MINIMAL + "[[import]]\nfrom = 'b'", "import[1].topic", "is missing"),

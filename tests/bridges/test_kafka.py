@@ -42,6 +42,8 @@ class KafkaObserver(Observer):
 
 class KafkaHarness(Harness):
     kind = KIND
+    key: bytes | None = None
+    """Of what is put there."""
 
     def __init__(self, broker: kafka_broker.Broker, outside: Outside) -> None:
         self.broker = broker
@@ -78,7 +80,7 @@ class KafkaHarness(Harness):
     async def put(
         self, destination: str, data: bytes, headers: Mapping[str, str] | None = None, *, reliable: bool
     ) -> None:
-        await self.outside.put(destination, data, headers or {})
+        await self.outside.put(destination, data, headers or {}, self.key)
 
     async def kill(self) -> None:
         await trio.to_thread.run_sync(self.broker.kill)

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
 
+import mesh
 from bridges.mapping import words
 from bridges.memory import MemoryServer, kind
-from bridges.messages import BrokerMessage, flatten, unflatten
-from tests.bridges.contract import CANARY, BridgeContract, Harness, Observer, Seen
+from bridges.messages import flatten, unflatten
+from tests.bridges.contract import (
+    BOTH,
+    CANARY,
+    BridgeContract,
+    Harness,
+    Observer,
+    Seen,
+    Setting,
+    received,
+    route,
+    settled,
+)
 from tests.bridges.contract import setting as setting
 
 
@@ -82,5 +95,62 @@ def broker() -> MemoryHarness:
 
 
 class TestMemory(BridgeContract):
-    async def test_confirmed_late_is_sent_again_and_dropped_by_its_id(self, broker: MemoryHarness) -> None:
-        assert isinstance(BrokerMessage("a", b""), BrokerMessage)
+    async def test_what_was_stored_and_not_confirmed_is_sent_again_with_its_id(
+        self, setting: Setting, broker: MemoryHarness
+    ) -> None:
+        async with (
+            setting.nodes(1) as (here,),
+            setting.leading(here, export=setting.export(reliable=True, format="json")) as bridge,
+        ):
+            broker.server.confirms = 0  # the next batch is stored, and nobody hears of it
+            await here.publish(f"{setting.prefix}/a", 1)
+            await settled(bridge, lambda it: it.state == "away")
+            broker.server.restart()
+            statistics = await settled(bridge, lambda it: route(it).moved == 1)
+            assert route(statistics).repeated == 1
+            first, again = broker.server.log
+            assert first.message_id == again.message_id
+
+    @BOTH
+    async def test_what_the_broker_refuses_is_put_on_a_topic_of_the_mesh(
+        self, setting: Setting, broker: MemoryHarness, reliable: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.WARNING, logger="mesh")
+        export = setting.export(reliable=reliable, dead_letter="dead/letters")
+        async with (
+            setting.nodes(1) as (here,),
+            here.subscribe("dead/letters") as letters,
+            setting.leading(here, export=export) as bridge,
+        ):
+            large = bytes(100_000)
+            for _ in range(3):
+                await here.publish(f"{setting.prefix}/a", large)
+            await here.publish(f"{setting.prefix}/a", b"small")
+            got = await received(letters, 3)
+            assert {letter.data for letter in got} == {large}
+            assert got[0].headers["mesh-rejected"].startswith("too large")
+            assert got[0].headers["mesh-origin"] == f"{setting.prefix}/a"
+            statistics = await settled(bridge, lambda it: route(it).moved == 1)
+            assert (dict(route(statistics).rejected), route(statistics).dead_letters) == ({"too large": 3}, 3)
+            lines = [record for record in caplog.records if "rejected: too large" in record.getMessage()]
+            assert len(lines) == 1
+            assert f"bridge {bridge.name}: export[1]" in lines[0].getMessage()
+
+    async def test_a_letter_that_cannot_be_put_stops_nothing(
+        self, setting: Setting, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def denied(*_: object, **__: object) -> None:
+            raise mesh.NotAuthorized("publish", "dead/letters")
+
+        async with (
+            setting.nodes(1) as (here,),
+            setting.observe(reliable=False) as observer,
+            setting.leading(here, export=setting.export(format="json", dead_letter="dead/letters")) as bridge,
+        ):
+            monkeypatch.setattr(here, "publisher", denied)
+            for value in (float("nan"), float("nan"), "good"):
+                await here.publish(f"{setting.prefix}/a", value)
+            await observer.take(1)
+            statistics = await settled(bridge, lambda it: route(it).moved == 1)
+            assert (route(statistics).rejected["not JSON"], route(statistics).dead_letters) == (2, 0)
+            assert caplog.text.count("a dead letter cannot be put on 'dead/letters'") == 1
