@@ -39,6 +39,7 @@ class _Domain:
         from cyclonedds.idl.types import sequence, uint8
         from cyclonedds.util import duration
 
+        self.number = number
         self.Blob: Any = make_dataclass(
             "Blob", [("data", sequence[uint8])], bases=(IdlStruct,), namespace={"__module__": __name__}
         )
@@ -78,16 +79,14 @@ def _matched(control: Control, *ends: Any) -> None:
 @contextmanager
 def _domain(control: Control) -> Iterator[_Domain]:
     """The first role's process chooses the domain: its ports follow from the number."""
-    first = "domain" not in control.details
-    number = 1 + os.getpid() % 200 if first else control.details["domain"]
-    yield _Domain(number)
+    yield _Domain(control.details.get("domain", 1 + os.getpid() % 200))
     control.close.wait()
 
 
 def _publisher(control: Control, workload: Workload) -> None:
     with _domain(control) as domain:
         writer = domain.writer("way")
-        control.listening({"domain": 1 + os.getpid() % 200})
+        control.listening({"domain": domain.number})
         _matched(control, writer)
         control.ready()
         message, write = domain.Blob(data=workload.payload()), writer.write
@@ -119,7 +118,7 @@ def _server(control: Control, workload: Workload) -> None:
     served = 0
     with _domain(control) as domain:
         asked, answers = domain.reader("ask"), domain.writer("answer")
-        control.listening({"domain": 1 + os.getpid() % 200})
+        control.listening({"domain": domain.number})
         _matched(control, asked, answers)
         control.ready()
         with control.measured():
