@@ -46,6 +46,9 @@ class Limits:
     subscription_frame_bytes: int = 1 << 10  # id + MAC + 8 bytes a level
     pending_handshakes: int = 32  # strangers who may be in the middle of an introduction
     handshakes_per_second: float = 50.0  # fifty nodes restarting at once still join in seconds
+    connections_per_host: int = (
+        64  # on the intro and the direct socket, beyond those of peers: fifty that restart
+    )
     candidates: int = 256  # discovery hints remembered; a flood of records costs no more
     addresses_per_node: int = 8  # a laptop on Wi-Fi, Ethernet and VPN, IPv4 and IPv6
     dials_per_second: float = 40.0  # spoofed hints cannot turn a node into a scanner

@@ -50,6 +50,7 @@ class Gate:
         self._key_of: dict[NodeId, bytes] = {}
         self._ids: dict[str, NodeId] = {}
         self._hosts: dict[str, None] = {}
+        self._host_of: dict[NodeId, str] = {}  # where an allowed peer's latest link came from
         self._shut: dict[str, float] = {}  # addresses that may not subscribe until then
         self._probe: tuple[bytes, Callable[[], None]] | None = None
 
@@ -65,6 +66,7 @@ class Gate:
     def disallow(self, peer: NodeId) -> None:
         """Take the peer's key off the list."""
         key = self._key_of.pop(peer, None)
+        self._host_of.pop(peer, None)
         if key is not None:
             del self._keys[key], self._ids[peer.hex()]
 
@@ -75,6 +77,10 @@ class Gate:
     def is_allowed(self, peer: NodeId) -> bool:
         """Whether the peer's key is on the list."""
         return peer in self._key_of
+
+    def peers_at(self, host: str) -> int:
+        """How many allowed peers' links come from this address."""
+        return sum(where == host for where in self._host_of.values())
 
     def admit(self, host: str) -> None:
         """Let this address in on the broadcast plane; the one admitted longest ago makes room."""
@@ -151,6 +157,7 @@ class Gate:
         if domain == DIRECT and curve:
             peer = self._keys.get(credentials[0])
             if peer is not None:
+                self._host_of[peer] = without_zone(peer_host(where))
                 events.direct_seen(peer, peer_host(where))
                 return b"200", b"OK", peer.hex().encode()
             if self._probe is not None and self._probe[0] == credentials[0]:

@@ -31,6 +31,7 @@ from mesh.config import Config
 from mesh.core.types import NodeId
 from mesh.transport.base import TransportEvents
 from mesh.transport.connections import cut, descriptor, user_property
+from mesh.transport.crowd import Crowd
 from mesh.transport.endpoints import connect, needs_resolving, peer_host, resolve
 from mesh.transport.intake import Intake
 from mesh.transport.zap import BROADCAST, Gate
@@ -58,6 +59,16 @@ _SUBSCRIPTION_BYTES: Final = 256 << 10
 _FRAMES: Final = 4
 """Largest frames that a publisher may send before a whole message has come of it: a message is a tag and one."""
 
+_SUBSCRIPTIONS: Final = 16
+"""Messages of a connection that libzmq reads ahead. It puts them all in a tree, of which each byte is a node, before any is
+judged here, and goes on as long as more come; with few, it finds the pipe empty soon, and we can cut the connection."""
+
+_RECEIVE_BUFFER: Final = 16 << 10
+"""Bytes of a connection that the kernel keeps for us. What is there when we cut the connection libzmq still takes in."""
+
+_SPARE: Final = 2
+"""Connections that an address may have beyond one for each peer there: a peer's next, before its last is noticed to be dead."""
+
 _CONNECTIONS: Final = 1024  # whose refusals are remembered
 
 
@@ -78,6 +89,10 @@ class BroadcastPlane:
         self._linger = int(config.drain_timeout * 1000)
         self._events = events
         self._refused: dict[int, int] = {}  # bytes, by file descriptor
+        self.crowd = Crowd(
+            lambda host: gate.peers_at(host) + _SPARE,
+            lambda: events.rejected("broadcast", "too_many_connections", 1),
+        )
         # In whose name each connection last subscribed, by file descriptor: no more than a process has files.
         self._source: dict[int, tuple[NodeId, int]] = {}
         self._endpoint_of: dict[NodeId, str] = {}
@@ -92,10 +107,11 @@ class BroadcastPlane:
                 zmq.XPUB,
                 max_message=config.limits.subscription_frame_bytes + _COMMAND,
                 send_queue=queue,
-                receive_queue=queue,
+                receive_queue=_SUBSCRIPTIONS,
                 zap_domain=BROADCAST,
             )
         )
+        self.xpub.raw.setsockopt(zmq.RCVBUF, _RECEIVE_BUFFER)
         self.xpub.raw.setsockopt(zmq.XPUB_MANUAL, 1)
         self.xpub.raw.setsockopt(zmq.XPUB_NODROP, 1)
         self.xsub = ZmqSocket(
@@ -174,6 +190,8 @@ class BroadcastPlane:
     def accepted(self, fd: int) -> None:
         """A new connection has this descriptor: what an earlier one was refused is not its doing."""
         self._refused.pop(fd, None)
+        self._source.pop(fd, None)
+        self.crowd.accepted(fd)
 
     def cut_subscriber(self, peer: NodeId, before: int) -> None:
         """Close the connections that last subscribed as ``peer``, under a token older than epoch ``before``.
@@ -191,6 +209,9 @@ class BroadcastPlane:
             if cut(fd, self.endpoints):  # else it has been cut, and this had come before
                 self._events.rejected("broadcast", "too_many_refused", 1)
                 self._gate.shut(peer_host(address), trio.current_time() + PENALTY)
+                # What its neighbours have sent is in libzmq as well, and is judged one by one.
+                for other in self.crowd.beside(fd) - self._source.keys() - {fd}:
+                    cut(other, self.endpoints)
             self._refused[fd] = refused
             return
         self._refused[fd] = refused

@@ -17,6 +17,7 @@ from mesh.core.types import Address, MeshId, NodeId
 from mesh.errors import TransportError
 from mesh.transport.base import Bound, IntroRoute, LinkKey, Transport, TransportEvents
 from mesh.transport.connections import CONNECTIONS, HANDSHAKE_FAILURES, Monitor
+from mesh.transport.crowd import Crowd
 from mesh.transport.endpoints import bind, plane_endpoints, release
 from mesh.transport.intake import Intake
 from mesh.transport.vigil import watch
@@ -93,12 +94,16 @@ class ZmqTransport(Transport):
         intro = self._intro = IntroPlane(context, nursery, self._mesh_id, config.limits, events)
         direct = self._direct = DirectPlane(context, nursery, self._link, self._gate, config, events)
         broadcast = self._broadcast = BroadcastPlane(context, nursery, config, events, self._gate)
+        crowds = {plane: self._crowd(plane, events) for plane in ("intro", "direct")}
+        crowds["broadcast"] = broadcast.crowd
         sockets = {"intro": intro.router, "direct": direct.router, "broadcast": broadcast.xpub}
         incoming = {"intro": intro.strangers, "direct": direct.intake, "broadcast": broadcast.subscribers}
         for plane, socket in sockets.items():
             monitor = Monitor(context, socket, HANDSHAKE_FAILURES | CONNECTIONS)
-            accepted = broadcast.accepted if plane == "broadcast" else _ignore
-            happened = partial(_connection_event, events, plane, incoming[plane], accepted)
+            accepted = broadcast.accepted if plane == "broadcast" else crowds[plane].accepted
+            happened = partial(
+                _connection_event, events, plane, incoming[plane], accepted, crowds[plane].ended
+            )
             nursery.start_soon(monitor.run, happened)
         monitor = Monitor(context, broadcast.xsub, CONNECTIONS)
         nursery.start_soon(monitor.run, broadcast.publishers.happened)
@@ -108,6 +113,8 @@ class ZmqTransport(Transport):
         addresses = tuple(Address(*self._bound[n : n + 3]) for n in range(0, len(self._bound), 3))
         direct.endpoints = {address.direct for address in addresses}
         broadcast.endpoints = {address.broadcast for address in addresses}
+        for plane, crowd in crowds.items():
+            crowd.endpoints = {getattr(address, plane) for address in addresses}
         await check_strangers_are_refused(context, self._gate, self._link, addresses[0].direct)
         intakes = (
             ("intro", intro.strangers),
@@ -121,6 +128,13 @@ class ZmqTransport(Transport):
         for pump in (intro.run, direct.run, broadcast.run_publisher, broadcast.run_subscriber):
             nursery.start_soon(pump)
         return Bound(addresses)
+
+    def _crowd(self, plane: str, events: TransportEvents) -> Crowd:
+        limits, gate = self._config.limits, self._gate
+        return Crowd(
+            lambda host: limits.connections_per_host + 2 * gate.peers_at(host),
+            lambda: events.rejected(plane, "too_many_connections", 1),
+        )
 
     def _close(self) -> None:
         while self._bound:
@@ -210,10 +224,6 @@ class ZmqTransport(Transport):
             await self._broadcast.wait_publishable()
 
 
-def _ignore(fd: int) -> None:
-    pass
-
-
 def _look(events: TransportEvents, intakes: Sequence[tuple[str, Intake]]) -> bool:
     """Cut the connections that take in much, and of which no message comes; whether some go on."""
     for plane, intake in intakes:
@@ -227,6 +237,7 @@ def _connection_event(
     plane: str,
     intake: Intake,
     accepted: Callable[[int], None],
+    ended: Callable[[int], None],
     event: int,
     value: int,
 ) -> None:
@@ -235,6 +246,8 @@ def _connection_event(
         intake.happened(event, value)
         if event == zmq.EVENT_ACCEPTED:
             accepted(value)
+        elif event == zmq.EVENT_DISCONNECTED:
+            ended(value)
     elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
         events.rejected(plane, "handshake_protocol", 1)
     elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
 import psutil
@@ -183,6 +183,28 @@ async def test_the_end_of_a_connection_takes_nothing_back(world: World) -> None:
         await p.events.until(lambda: p.events.subscriptions.count(b"\1me:t") == 2)
         await publish(p, b"t", b"x")
         await s.events.until(lambda: s.events.broadcast)
+
+
+@pytest.mark.parametrize(("plane", "room"), [("broadcast", 2), ("intro", 3), ("direct", 3)])
+async def test_an_address_has_so_many_connections(world: World, plane: str, room: int) -> None:
+    """One beyond is closed before its handshake; when another ends there is room again."""
+    config = Config.local(limits=Limits(connections_per_host=3))
+    async with world.node(config=config) as b, AsyncExitStack() as stack:
+        b.transport.admit_broadcast("127.0.0.1")
+        endpoint = getattr(b.address, plane)
+        with trio.fail_after(60):
+            held = [await stack.enter_async_context(await hostile.connect(endpoint)) for _ in range(room)]
+            async with await hostile.connect(endpoint) as beyond:
+                await hostile.closed_by_peer(beyond)
+            await b.events.until(lambda: b.events.rejections[plane, "too_many_connections"] == 1)
+            await held[0].aclose()
+            while True:  # libzmq's report comes when it comes
+                async with await hostile.connect(endpoint) as again:
+                    await hostile.greet(again, b"NULL" if plane == "broadcast" else b"CURVE")
+                    with trio.move_on_after(0.2):
+                        await hostile.closed_by_peer(again)
+                        continue
+                    return
 
 
 def _curve_client(
