@@ -33,6 +33,7 @@ from mesh.transport.zap import Gate
 
 CANARY = "canary-5f1c0f7e-never-in-clear"
 NUMBERS = "numbers"
+ZAP = "inproc://zeromq.zap.01"
 CONFIG = mesh.Config.local(probe_after=5.0, probe_timeout=5.0, gone_after=20.0)
 
 
@@ -64,6 +65,7 @@ class SickGate(Gate):
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         while True:
+            await _nobody_there(context)
             with trio.CancelScope() as SickGate.turned:
                 if SickGate.mode == "dead":
                     SickGate.there.set()
@@ -71,7 +73,7 @@ class SickGate(Gate):
                 elif SickGate.mode == "hanging":
                     with context.socket(zmq.ROUTER) as raw:
                         raw.linger = 0
-                        raw.bind("inproc://zeromq.zap.01")
+                        raw.bind(ZAP)
                         SickGate.there.set()
                         await trio.sleep_forever()
                 else:
@@ -89,6 +91,19 @@ class SickGate(Gate):
         if SickGate.mode == "denying":
             return b"400", b"no", b""
         return super()._judge(request, events, intro_rate)
+
+
+async def _nobody_there(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    """Return when the handler before is gone: libzmq closes sockets in a thread of its own."""
+    with context.socket(zmq.ROUTER) as raw:
+        while True:
+            try:
+                raw.bind(ZAP)
+            except zmq.ZMQError:
+                await trio.sleep(0.005)
+            else:
+                raw.unbind(ZAP)
+                return
 
 
 class SetClock:
