@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mesh.errors import (
         ConfigError,
         CredentialError,
+        CutOff,
         ForkError,
         MeshError,
         MessageTooLarge,
@@ -73,6 +74,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "CredentialError",
+    "CutOff",
     "ForkError",
     "Limits",
     "Incident",
@@ -136,6 +138,7 @@ _PLACES = {
     "mesh.errors": (
         "ConfigError",
         "CredentialError",
+        "CutOff",
         "ForkError",
         "MeshError",
         "MessageTooLarge",

@@ -61,6 +61,7 @@ class Limits:
     served_per_peer: int = 4096  # requests of one peer in our handlers at once
     served_bytes_per_peer: int = 16 << 20  # … and their data, which waits with them for a handler
     subscription_bytes: int = 64 << 20  # one slow reader: its buffer counts messages, and memory is bytes
+    windows: int = 1024  # subscriptions that our publishers wait for; each costs some KiB
     ring_total_bytes: int = 256 << 20  # what all reliable publishers keep for repair, together
     value_bytes: int = 16 << 20  # the largest value: as much as may wait for one stalled peer
     assembly_total_bytes: int = 256 << 20  # values that have come in part, of all peers together
@@ -110,6 +111,9 @@ class Config:
     batch_messages: int = 512
     piece_bytes: int = 256 << 10  # of a message that does not fit a frame: others go between its pieces
     congestion_patience: float = 0.5  # a publisher waits for a full pipe that long, once
+    backpressure_patience: float = (
+        5.0  # … and for a subscriber that asked to be waited for, each time that it stands still
+    )
     ring_bytes: int = 16 << 20  # what a reliable publisher keeps for repair, unless it says otherwise
     repair_patience: float = 30.0  # how long what is missing is hoped for when its publisher is away
     drain_timeout: float = 2.0  # leaving the block flushes for at most this long

@@ -9,9 +9,12 @@ program never has to parse a message.  Two families are kept apart on purpose
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 __all__ = [
     "ConfigError",
     "CredentialError",
+    "CutOff",
     "ForkError",
     "MeshError",
     "MessageTooLarge",
@@ -129,6 +132,31 @@ class Overflowed(MeshError):
         super().__init__(f"subscription {pattern!r} overflowed: {dropped} messages did not fit")
         self.pattern = pattern
         self.dropped = dropped
+
+
+class CutOff(Overflowed):
+    """A publisher has waited long enough for a subscription with ``overflow="backpressure"``, and waits no more.
+
+    ``publisher`` and ``publisher_id`` name it. ``missing`` has what was dropped since, by topic: (first number, number
+    behind the last), ``dropped`` messages in all; for who goes on it begins to wait again.
+    """
+
+    def __init__(
+        self,
+        pattern: str,
+        publisher: str,
+        publisher_id: str,
+        dropped: int,
+        missing: Mapping[str, tuple[int, int]],
+    ) -> None:
+        super().__init__(pattern, dropped)
+        self.args = (
+            f"subscription {pattern!r} was too slow: {publisher or publisher_id} waits no more for it, "
+            f"{dropped} messages did not fit",
+        )
+        self.publisher = publisher
+        self.publisher_id = publisher_id
+        self.missing = missing
 
 
 class NodeClosed(MeshError):

@@ -137,7 +137,7 @@ def test_a_mistake_is_raised_at_the_call(tmp_path: Path) -> None:
             with pytest.raises(mesh.TopicError):
                 node.subscribe("a//b")
             with pytest.raises(mesh.ConfigError):
-                node.subscribe("a", overflow="backpressure")
+                node.subscribe("a", overflow="explode")
             with pytest.raises(mesh.NoResponders):
                 await node.request("nobody/serves")
             with pytest.raises(TypeError):
@@ -175,6 +175,63 @@ def test_an_overflow_is_raised_where_the_messages_are_taken(tmp_path: Path) -> N
                 while True:
                     await anext(values)
             assert caught.value.dropped == 2
+
+    run(main)
+
+
+async def eventually(predicate: Callable[[], object]) -> None:
+    while not predicate():  # noqa: ASYNC110 - nothing else tells
+        await asyncio.sleep(0.01)
+
+
+def test_publishers_wait_for_a_subscriber_that_asks_for_it(tmp_path: Path) -> None:
+    """It is handed up to 512 messages at a time, so that it has room for so many more than its buffer."""
+
+    async def main() -> None:
+        patient = {"config": mesh.Config.local(backpressure_patience=3600.0)}
+        async with (
+            mesh.aio.open_node("left", **settings(tmp_path) | patient) as left,
+            mesh.aio.open_node("right", **settings(tmp_path, *left.endpoints) | patient) as right,
+            right.subscribe("a", buffer=5, overflow="backpressure") as values,
+            left.publisher("a", reliable=True) as publisher,
+        ):
+            await publisher.publish(0)
+            assert (await anext(values)).value == 0
+
+            async def write() -> None:
+                for number in range(1, 2000):
+                    await publisher.publish(number)
+
+            writing = asyncio.create_task(write())
+            await eventually(lambda: any(window.waiting for window in left.statistics().windows))
+            with pytest.raises(trio.WouldBlock):
+                publisher.publish_nowait(0)
+            assert [(await anext(values)).value for _ in range(1999)] == list(range(1, 2000))
+            await writing
+            assert right.statistics().dropped == 0
+
+    run(main)
+
+
+def test_a_cut_comes_behind_what_was_received(tmp_path: Path) -> None:
+    async def main() -> None:
+        hurried = {"config": mesh.Config.local(backpressure_patience=0.05)}
+        async with (
+            mesh.aio.open_node(**settings(tmp_path) | hurried) as node,
+            node.subscribe("a", buffer=5, overflow="backpressure") as values,
+            node.publisher("a") as publisher,
+        ):
+            await publisher.publish(0)
+            await eventually(lambda: values.received == 1)
+            for number in range(1, 100):
+                await publisher.publish(number)
+            await eventually(lambda: values.received == 100)
+            got = []
+            with pytest.raises(mesh.CutOff) as caught:
+                async for message in values:
+                    got.append(message.value)
+            assert got == list(range(len(got)))
+            assert caught.value.dropped == 100 - len(got) > 0
 
     run(main)
 

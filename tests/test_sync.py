@@ -164,7 +164,7 @@ def test_a_mistake_is_raised_at_the_call(tmp_path: Path) -> None:
         with pytest.raises(mesh.UnknownPeer):
             node.publish("a", 1, to="nobody")
         with pytest.raises(mesh.ConfigError):
-            node.subscribe("a", overflow="backpressure")
+            node.subscribe("a", overflow="explode")
         with pytest.raises(mesh.NoResponders) as missing:
             node.request("nobody/serves")
         assert "node.py" in [Path(entry.path).name for entry in missing.traceback]

@@ -153,6 +153,14 @@ def sub(
             "--group", metavar="NAME", help="Share the messages with this group.", show_default=False
         ),
     ] = None,
+    overflow: Annotated[
+        str,
+        typer.Option(
+            "--overflow",
+            metavar="POLICY",
+            help="What happens when output is too slow: drop_oldest, drop_newest, raise, backpressure.",
+        ),
+    ] = "drop_oldest",
     name: NameOption = None,
     connect: ConnectOption = None,
     home: HomeOption = None,
@@ -173,7 +181,10 @@ def sub(
     if json and raw:
         usage("--json and --raw: one of them")
     form = _as_json if json else _as_bytes if raw else _for_people
-    return run(lambda: _sub(pattern, form, count, history, group, name, connect, home), endless=count is None)
+    if overflow not in (known := ("drop_oldest", "drop_newest", "raise", "backpressure")):
+        usage(f"--overflow {overflow}: one of {', '.join(known)}")
+    options = {"history": history, "group": group, "overflow": overflow}
+    return run(lambda: _sub(pattern, form, count, options, name, connect, home), endless=count is None)
 
 
 def _as_json(message: mesh.Message) -> str:
@@ -201,8 +212,7 @@ async def _sub(
     pattern: str,
     form: Any,
     count: int | None,
-    history: int,
-    group: str | None,
+    options: dict[str, Any],
     name: str | None,
     connect: list[str] | None,
     home: Path | None,
@@ -214,7 +224,7 @@ async def _sub(
     check_pattern(pattern)
     async with (
         joined(home, name=name, connect=connect) as node,
-        node.subscribe(pattern, history=history, group=group) as messages,
+        node.subscribe(pattern, **options) as messages,
     ):
         say(f"live: {pattern} on {_peers(len(node.peers))}")
         try:

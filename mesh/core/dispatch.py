@@ -27,6 +27,7 @@ from mesh.core.messages import (
     RepairMessage,
     RevocationsMessage,
     VouchMessage,
+    WindowMessage,
 )
 from mesh.core.session import Session
 
@@ -43,6 +44,7 @@ HANDLERS: Final[dict[type[Any], Callable[[Any, Session, Any, float], None]]] = {
     VouchMessage: lambda engine, session, message, clock: engine.suspicion.vouched(message, clock),
     PositionsMessage: lambda engine, *heard: engine.accounts.positions(*heard),
     RepairMessage: lambda engine, *heard: engine.outgoing.repair(*heard),
+    WindowMessage: lambda engine, session, message, clock: engine.windows.heard(session.node, message, clock),
     RepairedMessage: lambda engine, *heard: engine.accounts.repaired(*heard),
     InterestsMessage: lambda engine, *heard: engine.on_interests(*heard),
     InterestsWantedMessage: lambda engine, session, *_: engine.links.tell_interests(session),

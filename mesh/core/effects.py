@@ -19,6 +19,7 @@ __all__ = [
     "CloseIntro",
     "CloseLink",
     "ConnectBroadcast",
+    "CutOff",
     "CutSubscriber",
     "Deliver",
     "Dial",
@@ -34,6 +35,7 @@ __all__ = [
     "PeerChange",
     "PeerChanged",
     "PublishFrame",
+    "Reopened",
     "RevocationsAdopted",
     "SendDialled",
     "SendDirect",
@@ -201,6 +203,17 @@ class CertificateRenewed(NamedTuple):
     encoded: bytes
 
 
+class CutOff(NamedTuple):
+    """Publisher ``peer`` waits no more for subscription ``number`` of ours."""
+
+    peer: NodeId
+    number: int
+
+
+class Reopened(NamedTuple):
+    """Publishers that wait for a subscriber's window may look again."""
+
+
 class Incident(NamedTuple):
     """Something for the log that a person may have to act on (never payloads or secrets)."""
 
@@ -232,5 +245,7 @@ Effect = (
     | PeerChanged
     | RevocationsAdopted
     | CertificateRenewed
+    | CutOff
+    | Reopened
     | Incident
 )

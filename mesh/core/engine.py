@@ -11,7 +11,7 @@ What fills a hole late comes as ``Deliver`` effects, what never comes as ``Lost`
 
 The parts: ``directory`` (records, hints, gossip; under it the intro plane), ``links`` (direct plane), ``broadcast`` (sealing,
 tags), ``subscriber`` (our interests, barriers), ``audience`` (theirs), ``receiver`` (sealed frames in),
-``accounts`` (what of them is missing), ``outgoing`` (what we have published), ``router`` (who wants
+``accounts`` (what of them is missing), ``outgoing`` (what we have published), ``windows`` (who is waited for), ``router`` (who wants
 what).  This module only passes things between them.
 
 ``clock`` is monotonic seconds; ``now`` is wall-clock seconds since the Unix epoch,
@@ -59,6 +59,7 @@ from mesh.core.standing import Standing
 from mesh.core.subscriber import Subscriber
 from mesh.core.suspicion import Suspicion
 from mesh.core.types import Address, NodeId, RandomBytes, Reason, RemoteProtocolError, node_id
+from mesh.core.windows import Windows
 
 __all__ = ["Engine"]
 
@@ -104,6 +105,7 @@ class Engine:
         self.subscriber = Subscriber(self._interests, self.router, self.broadcast, self.links, self._effects)
         self.outgoing = Outgoing(config, self.broadcast, self.router, self._effects)
         self.audience = Audience(self.broadcast, self.links, self.outgoing, self._effects, self._reject)
+        self.windows = Windows(config, self._effects, self.router, self.links.sessions, self.audience.is_live)
         self.accounts = Accounts(config, rng, self.links, self.router, self._effects, self._reject)
         self.access = Access(
             rules, lambda: self.standing.renewal.own, self.links, self._effects, self._reject
@@ -168,10 +170,6 @@ class Engine:
     ) -> None:
         """Somebody may be reachable there."""
         self.directory.hint(node, intros, clock, permanent=permanent)
-
-    def unresolved(self) -> int:
-        """How many that were hinted at have neither joined nor failed once."""
-        return self.directory.unresolved()
 
     def dial_answered(self, dial: int, frame: bytes, clock: float) -> None:
         self.introductions.answered(dial, frame, clock, clock + self.wall)
@@ -370,6 +368,7 @@ class Engine:
         self.receiver.timer(clock)
         self.accounts.timer(clock)
         self.outgoing.timer(clock)
+        self.windows.timer(clock)
         self.directory.timer(clock, now)
         self.standing.renewal.timer(clock, now)
 
@@ -395,5 +394,6 @@ class Engine:
             self.receiver.deadline(),
             self.accounts.deadline(),
             self.outgoing.deadline(),
+            self.windows.deadline(),
         )
         return max(clock, min(times))

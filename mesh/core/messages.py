@@ -31,6 +31,7 @@ __all__ = [
     "CertificateWantedMessage",
     "Chunk",
     "CreditMessage",
+    "CutOffMessage",
     "DirectMessage",
     "DirectedMessage",
     "ErrorMessage",
@@ -63,6 +64,8 @@ __all__ = [
     "Tail",
     "VouchMessage",
     "WelcomeMessage",
+    "WindowMessage",
+    "WindowWantedMessage",
     "forms",
 ]
 
@@ -236,7 +239,8 @@ class InterestEntry(NamedTuple):
     """One subscription or service of a peer.
 
     ``number`` names it for as long as it stands; ``kind`` is ``"s"`` for a
-    subscription or ``"r"`` for a responder; ``group`` is empty for none.
+    subscription or ``"r"`` for a responder; ``group`` is empty for none; ``mode`` is
+    0, or by how many messages publishers may be ahead of it before they wait for it.
     """
 
     number: int
@@ -472,6 +476,31 @@ class PartMessage(NamedTuple):
     piece: bytes
 
 
+class WindowMessage(NamedTuple):
+    """How far a subscription of the sender's that publishers wait for has come.
+
+    Of each topic in ``taken``, (topic, number), everything below the number is taken; from now on the receiver may be
+    ``messages`` and ``bytes`` ahead. Without positions the window begins anew.
+    """
+
+    number: int
+    messages: int
+    bytes: int
+    taken: list[list[Any]]
+
+
+class WindowWantedMessage(NamedTuple):
+    """The sender waits for subscription ``number`` of the receiver's: it asks how far that has come."""
+
+    number: int
+
+
+class CutOffMessage(NamedTuple):
+    """The sender waits no more for subscription ``number`` of the receiver's."""
+
+    number: int
+
+
 DirectMessage = (
     AttachMessage
     | GoodbyeMessage
@@ -498,6 +527,9 @@ DirectMessage = (
     | RepairMessage
     | RepairedMessage
     | PartMessage
+    | WindowMessage
+    | WindowWantedMessage
+    | CutOffMessage
 )
 
 
@@ -584,6 +616,10 @@ def _position(value: Any) -> bool:
     )
 
 
+def _taken(value: Any) -> bool:
+    return type(value) is list and len(value) >= 2 and _topic(value[0]) and _uint(value[1])
+
+
 INTRO: Final[dict[int, tuple[type[Any], tuple[Form, ...]]]] = {
     1: (HelloMessage, (_versions, _bytes, _bytes)),
     2: (WelcomeMessage, (_uint, _bytes, _bytes)),
@@ -624,6 +660,9 @@ DIRECT: Final[dict[int, tuple[type[Any], tuple[Form, ...]]]] = {
     41: (RepairMessage, (_uint, _topic, _uint, _uint, _uint)),
     42: (RepairedMessage, (_uint, _topic, _uint, _optional(_bytes), _bool)),
     43: (PartMessage, (_uint, _uint, _uint, _uint, _uint, _bytes)),
+    48: (WindowMessage, (_uint, _uint, _uint, _each(_taken, 4096))),
+    49: (WindowWantedMessage, (_uint,)),
+    50: (CutOffMessage, (_uint,)),
 }
 """Direct plane: code → message, forms of its fields."""
 

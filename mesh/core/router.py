@@ -8,8 +8,8 @@ responders, can be chosen.  Callers cache an answer for as long as ``generation`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, Protocol
 
 from mesh.core.messages import InterestEntry
 from mesh.core.subtrie import SubscriptionTrie
@@ -39,6 +39,13 @@ class Route(NamedTuple):
     groups: dict[str, tuple[Member, ...]]
 
 
+class Follower(Protocol):
+    """Who wants to know of interests as they begin and end."""
+
+    def begin(self, peer: NodeId, entries: Sequence[InterestEntry]) -> None: ...
+    def end(self, peer: NodeId, entries: Sequence[InterestEntry]) -> None: ...
+
+
 class Router:
     """The interests of all, by pattern."""
 
@@ -53,10 +60,13 @@ class Router:
         self._routes: dict[str, Route] = {}
         self._responders: dict[str, tuple[Member, ...]] = {}
         self.generation = 0
+        self.followers: list[Follower] = []
         self.may: Callable[[str, NodeId, str], bool] | None = None
         """The rules, if there are any: whether a peer may subscribe to, or serve, a topic."""
 
-    def add(self, peer: NodeId, entries: Iterable[InterestEntry]) -> None:
+    def add(self, peer: NodeId, entries: Sequence[InterestEntry]) -> None:
+        for follower in self.followers:
+            follower.begin(peer, entries)
         known = self._known.setdefault(peer, {})
         for entry in entries:
             trie = self._tries.get(entry.kind)
@@ -66,7 +76,9 @@ class Router:
             trie.add(entry.pattern, (Member(peer, entry.number), entry.group))
         self._changed()
 
-    def remove(self, peer: NodeId, entries: Iterable[InterestEntry]) -> None:
+    def remove(self, peer: NodeId, entries: Sequence[InterestEntry]) -> None:
+        for follower in self.followers:
+            follower.end(peer, entries)
         known = self._known.get(peer, {})
         for entry in entries:
             if known.pop(entry.number, None) is not None:

@@ -21,6 +21,7 @@ from mesh.core.reorder import Fresh
 from mesh.core.router import LOCAL, Member, Router
 from mesh.core.types import NodeId
 from mesh.node.message import MessagesLost, Origin, Peer
+from mesh.node.paced import PacedSubscription
 from mesh.node.subscription import Subscription
 from mesh.node.watch import Watch, Watches
 
@@ -100,6 +101,9 @@ class Inbox:
 
     def forget(self, node: NodeId) -> None:
         """The peer left: its own counts go, the node's stay."""
+        for subscription in self.subscriptions.values():
+            if isinstance(subscription, PacedSubscription):
+                subscription.forget(node)
         del self.received_from[node]
         del self.lost_from[node]
 
@@ -163,8 +167,23 @@ class Inbox:
         self.lost_from[node] += count
         self.lost_by_cause[cause] += count
         for number in self._router.route(topic).local:
-            self.subscriptions[number].lost += count
+            subscription = self.subscriptions[number]
+            subscription.lost += count
+            if isinstance(subscription, PacedSubscription):
+                subscription.passed(sender, topic, end, count)
         self.losses.feed(MessagesLost(sender, cause.value, topic, first, count))
+
+    def wanted(self, number: int, node: NodeId) -> None:
+        """A publisher waits for a subscription."""
+        subscription = self.subscriptions.get(number)
+        if isinstance(subscription, PacedSubscription):
+            subscription.wanted(node)
+
+    def cut_off(self, number: int, sender: Peer) -> None:
+        """A publisher waits no more for a subscription."""
+        subscription = self.subscriptions.get(number)
+        if isinstance(subscription, PacedSubscription):
+            subscription.cut_off(sender)
 
     def deliver_directed(self, node: NodeId, group: str, batch: Batch, sender: Peer) -> None:
         """A batch over the direct plane: for one member of a group, or for all that match."""
@@ -182,7 +201,7 @@ class Inbox:
         if not numbers:
             self._past_dropped[_UNSUBSCRIBED] += fresh  # it unsubscribed while this was under way
             return
-        origin = Origin(batch, sender)
+        origin = Origin(batch, sender, apart=True)
         for number in numbers:
             self.subscriptions[number].feed(origin, batch)
 

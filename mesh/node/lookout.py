@@ -103,7 +103,7 @@ class Lookout:
         if not self._anybody():
             return
         with trio.move_on_after(self._config.settle_timeout):
-            while self._engine.unresolved():
+            while self._engine.directory.unresolved():
                 await self._presence.changed.park()
 
     def _anybody(self) -> bool:

@@ -62,15 +62,16 @@ def read_value(kind: int, data: bytes) -> Any:
 class Origin:
     """What the messages of one batch have in common."""
 
-    __slots__ = ("first", "headers", "kinds", "sender", "timestamp", "topic")
+    __slots__ = ("apart", "first", "headers", "kinds", "sender", "timestamp", "topic")
 
-    def __init__(self, batch: Batch, sender: Peer) -> None:
+    def __init__(self, batch: Batch, sender: Peer, *, apart: bool = False) -> None:
         self.topic = batch.topic
         self.first = batch.sequence
         self.timestamp = batch.timestamp
         self.kinds = batch.kinds
         self.headers = batch.headers
         self.sender = sender
+        self.apart = apart  # it was sent to us alone: its numbers are not those of the topic
 
 
 class Message:

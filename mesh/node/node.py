@@ -212,8 +212,10 @@ class Node:
             stream = publishing.streams.get(topic) or publishing.stream(check_program_topic(topic))
             if publishing.airlock.full or publishing.lanes.full:
                 value = await publishing.queues.room(stream.line, value)
+            await publishing.pacing.before(stream)
             if stream.add(value, headers):
                 await trio.lowlevel.checkpoint()
+                await publishing.pacing.after(stream)
             else:
                 await trio.lowlevel.checkpoint_if_cancelled()
             return
@@ -264,15 +266,12 @@ class Node:
         self._check_open()
         self._engine.access.check("subscribe", check_pattern(pattern), pattern=True)
         size = self.config.buffer if buffer is None else buffer
-        return Subscription(
+        return self._board.subscription(
             check_pattern(pattern),
             buffer=size,
             overflow=check_subscription(overflow, size, history, group),
-            most_bytes=self.config.limits.subscription_bytes,
             group=group or "",
             history=history,
-            enter=self._board.enter,
-            leave=self._board.leave,
         )
 
     # -- request and serve ------------------------------------------------------------

@@ -25,7 +25,7 @@ from mesh.node.message import Peer
 from mesh.node.node import Node
 from mesh.node.publisher import Publisher, Publishing
 
-__all__ = ["Post", "Posting", "judge_node", "judge_publisher"]
+__all__ = ["Post", "Posting", "judge_node", "judge_now", "judge_publisher"]
 
 log = logging.getLogger("mesh.node")
 
@@ -45,9 +45,10 @@ class Post(NamedTuple):
 
     @property
     def congested(self) -> bool:
-        """Some subscriber's pipe and the bounded queue before it are full."""
-        stream = self.publishing.streams.get(self.topic)
-        return self.publishing.queues.held_up(None if stream is None else stream.line, self.size)
+        """Some subscriber's pipe and the bounded queue before it are full, or one that is waited for has no room."""
+        publishing, stream = self.publishing, self.publishing.streams.get(self.topic)
+        held_up = publishing.queues.held_up(None if stream is None else stream.line, self.size)
+        return held_up or (stream is not None and publishing.pacing.shut(stream))
 
 
 def _judge(publishing: Publishing, topic: str, value: Any, headers: Mapping[str, str] | None) -> Post:
@@ -78,12 +79,22 @@ def judge_node(
     headers: Mapping[str, str] | None = None,
     to: Peer | str | None = None,
 ) -> Post | None:
-    """``Node.publish``. None for one peer's: that may have to wait for the peer."""
-    return None if to is not None else _judge(node._publishing, topic, value, headers)
+    """``Node.publish``. None for what may have to wait: one peer's, and where subscribers are to be waited for."""
+    stream = node._publishing.streams.get(topic)
+    if to is not None or (stream is not None and stream.windows):
+        return None
+    return _judge(node._publishing, topic, value, headers)
 
 
-def judge_publisher(publisher: Publisher, value: Any, headers: Mapping[str, str] | None = None) -> Post:
-    """``Publisher.publish`` and ``publish_nowait``."""
+def judge_publisher(
+    publisher: Publisher, value: Any, headers: Mapping[str, str] | None = None
+) -> Post | None:
+    """``Publisher.publish``. None where subscribers are to be waited for."""
+    return None if publisher._stream.windows else judge_now(publisher, value, headers)
+
+
+def judge_now(publisher: Publisher, value: Any, headers: Mapping[str, str] | None = None) -> Post:
+    """``Publisher.publish_nowait``."""
     if publisher._closed:
         raise NodeClosed("the publisher is closed")
     return _judge(publisher._publishing, publisher.topic, value, headers)

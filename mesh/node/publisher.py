@@ -8,7 +8,8 @@ through ``lanes``) → groups and ``to=`` go over the direct plane.
 The flush waits for nothing: a lone message leaves at the end of the tick in which it was
 published.  When a pipe to some subscriber is full, frames wait in the ``Airlock`` (bounded in
 bytes) and publishers with them, for a bounded patience; then the slow subscriber loses
-frames (it sees the gap) and nobody else does.
+frames (it sees the gap) and nobody else does.  Subscribers that ask to be waited for have ``windows``: while
+one is shut publishers wait (``pacing``), after everybody was sent what there is.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ from mesh.core.messages import RAW, Batch
 from mesh.core.outgoing import Line
 from mesh.core.router import LOCAL, Member, Route
 from mesh.core.types import NodeId
+from mesh.core.windows import Window
 from mesh.errors import MeshError, MessageTooLarge, NodeClosed
 from mesh.node.airlock import Airlock
 from mesh.node.headers import check_headers, header_bytes
 from mesh.node.lanes import Lanes
+from mesh.node.pacing import Pacing
 from mesh.node.queues import Queues
+from mesh.node.splitting import singles
 from mesh.transport.base import Transport
 
 __all__ = ["Publisher", "Publishing", "Stream"]
@@ -85,8 +89,9 @@ class Stream:
         self.room = 0  # bytes that ``append`` may still take of plain values; 0: everything takes ``add``
         self.append = self._values.append
         self._began = 0
-        self._route: Route | None = None
+        self._route = Route((), (), {})
         self._generation = -1
+        self.windows: tuple[Window, ...] = ()  # of those who are to be waited for
 
     @property
     def count(self) -> int:
@@ -127,6 +132,7 @@ class Stream:
             if self._publishing.refusal is not None:
                 raise self._publishing.refusal.with_traceback(None)
             self._began = time.time_ns() // 1000
+            self._look()
             self._publishing.dirty(self)
         if self._kinds is not None:
             self._kinds.append(kind)
@@ -138,10 +144,11 @@ class Stream:
             self._headers[len(values)] = headers
         values.append(data)
         self._size += size
-        if self._size >= self._batch_bytes or len(values) > self._last:
+        full = self._size >= self._batch_bytes or len(values) > self._last
+        if (self.windows and self._publishing.pacing.add(self, len(data))) or full:
             self.flush()
             return True
-        if self._kinds is None and self._headers is None:
+        if self._kinds is None and self._headers is None and not self.windows:
             self.room = self._batch_bytes - self._size
             self.append = values.append
         return False
@@ -175,11 +182,11 @@ class Stream:
             plaintext = encode_batch(batch)
             ring.append(count, plaintext)
         outlet = self._outlet
-        generation = outlet.route_generation()
-        route = self._route
-        if route is None or generation != self._generation:
-            route = self._route = outlet.route(self.topic)
-            self._generation = generation
+        if self.windows:
+            self._publishing.pacing.filled(self, values)
+        route = self._look()
+        if self.windows:
+            self._publishing.pacing.sent(self, batch)
         if route.local:
             outlet.deliver_local(route.local, batch)
         if route.broadcast:
@@ -194,35 +201,28 @@ class Stream:
             if not line.recent:
                 outlet.stir(line)
         for group, members in route.groups.items():
-            self._to_group(group, members, batch)
+            for part in [batch] if len(members) == 1 else singles(batch):
+                self._publishing.to_member(outlet.choose(group, members), group, part)
 
-    def _to_group(self, group: str, members: tuple[Member, ...], batch: Batch) -> None:
-        if len(members) == 1:
-            self._publishing.to_member(members[0], group, batch)
-            return
-        # Each message to one member: split the batch, keeping each message's own number.
-        for index, value in enumerate(batch.values):
-            kinds = batch.kinds if isinstance(batch.kinds, int) else batch.kinds[index]
-            headers = batch.headers.get(index) if batch.headers else None
-            single = Batch(
-                batch.topic,
-                batch.sequence + index,
-                batch.timestamp,
-                kinds,
-                [value],
-                None if headers is None else {0: headers},
-            )
-            self._publishing.to_member(self._outlet.choose(group, members), group, single)
+    def _look(self) -> Route:
+        """Where messages go now."""
+        generation = self._outlet.route_generation()
+        if generation != self._generation:
+            self._generation = generation
+            self._route = self._outlet.route(self.topic)
+            self.windows = self._publishing.pacing.of(self._route)
+        return self._route
 
 
 class Publishing:
     """All streams of a node, and the flush at the end of the tick."""
 
-    def __init__(self, outlet: Outlet, transport: Transport, config: Config) -> None:
+    def __init__(self, outlet: Outlet, transport: Transport, config: Config, pacing: Pacing) -> None:
         self.outlet = outlet
         self.airlock = Airlock(transport, config)
         self.lanes = Lanes(self.airlock, outlet.seal, config)
         self.queues = Queues(self.airlock, self.lanes)
+        self.pacing = pacing
         self.streams: dict[str, Stream] = {}
         self.largest = config.limits.value_bytes
         self._dirty: list[Stream] = []
@@ -323,10 +323,12 @@ class Publisher:
         self._publishing = publishing
         self._airlock = publishing.airlock
         self._lanes = publishing.lanes
+        self._pacing = publishing.pacing
         self._closed = False
 
     async def publish(self, value: Any, headers: Mapping[str, str] | None = None) -> None:
-        """Publish one value. Waits only while a subscriber's pipe is full, for a bounded time.
+        """Publish one value. Waits only while a subscriber's pipe is full, or one that is to be waited for has no room,
+        each for a bounded time: once the value is sent, where it can be.
 
         Raises ``MessageTooLarge``, ``ValueEncodingError``, ``NodeClosed``.
         """
@@ -339,23 +341,29 @@ class Publisher:
                 stream.room -= size
                 stream.append(value)
                 return
+        stream = self._stream
         if self._airlock.full or self._lanes.full:
-            value = await self._publishing.queues.room(self._stream.line, value)
+            value = await self._publishing.queues.room(stream.line, value)
+        if stream.windows:
+            await self._pacing.before(stream)
         if self._closed:
             raise NodeClosed("the publisher is closed")
         if headers is not None:
             headers = check_headers(headers, self._publishing.outlet.config)
-        if self._stream.add(value, headers):
+        if stream.add(value, headers):
             await trio.lowlevel.checkpoint()
+            await self._pacing.after(stream)
 
     def publish_nowait(self, value: Any, headers: Mapping[str, str] | None = None) -> None:
         """Publish one value without waiting.
 
         Raises ``trio.WouldBlock`` when a subscriber's pipe and the bounded queue before it are
-        full (nothing is published then), and what ``publish`` raises.
+        full, or one that is to be waited for has no room (nothing is published then), and what ``publish`` raises.
         """
         if self._airlock.full or self._lanes.full:
             value = self._publishing.queues.try_room(self._stream.line, value)
+        if self._pacing.shut(self._stream):
+            raise trio.WouldBlock
         if self._closed:
             raise NodeClosed("the publisher is closed")
         if headers is not None:

@@ -13,12 +13,13 @@ from types import MappingProxyType
 from typing import Any
 
 from mesh.core.types import NodeId
+from mesh.core.windows import Window
 from mesh.discovery.base import Discovery
 from mesh.node.message import Peer
 from mesh.node.subscription import Subscription
 from mesh.node.switchboard import Switchboard
 
-__all__ = ["PeerStatistics", "Statistics", "SubscriptionStatistics", "collect"]
+__all__ = ["PeerStatistics", "Statistics", "SubscriptionStatistics", "WindowStatistics", "collect"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,32 @@ class PeerStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class WindowStatistics:
+    """A subscription that our publishers wait for: whose it is, and how far we are ahead of it.
+
+    ``ahead`` messages of ``ahead_bytes`` are sent and not yet taken; we may be ``messages`` and ``bytes`` ahead.
+    ``waiting`` tells whether some publisher waits for it now, ``cut_off`` that none does any more.
+    """
+
+    peer: str
+    name: str
+    pattern: str
+    ahead: int
+    ahead_bytes: int
+    messages: int
+    bytes: int
+    waiting: bool
+    cut_off: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
     """All of a node. ``published``, ``received``, ``delivered``, ``lost``, ``dropped`` and
     ``repaired`` are messages, ``lost`` and ``dropped`` with their break-down beside them; ``awaited`` are those of
     reliable publishers that are missing and asked for, or wait behind such; ``rejected`` is frames;
     ``congested`` counts frames that were sent past a subscriber whose pipe stayed full. ``bridges`` is what the
-    bridges that run on this node tell of themselves, by name. ``denied`` is what rules denied lately: (member, action,
+    bridges that run on this node tell of themselves, by name. ``windows`` are the subscriptions that publishers of this
+    node wait for, ``cut_off`` how often such a wait was given up. ``denied`` is what rules denied lately: (member, action,
     topic or pattern) → which rule.
     """
 
@@ -77,6 +98,8 @@ class Statistics:
     candidates_dropped: int
     peers: Mapping[str, PeerStatistics]
     subscriptions: tuple[SubscriptionStatistics, ...]
+    windows: tuple[WindowStatistics, ...]
+    cut_off: int
     bridges: Mapping[str, Any]
     denied: Mapping[tuple[str, str, str], str]
 
@@ -108,6 +131,8 @@ def collect(board: Switchboard, mechanisms: Sequence[Discovery], bridges: Mappin
             {peer.id: _of_peer(board, node, peer) for node, peer in board.presence.peers.items()}
         ),
         subscriptions=subscriptions,
+        windows=tuple(_of_window(board, window) for window in engine.windows),
+        cut_off=engine.windows.cut_off,
         bridges=MappingProxyType(bridges),
         denied=MappingProxyType(dict(engine.access.denials)),
     )
@@ -124,6 +149,13 @@ def _rejected(board: Switchboard, mechanisms: Sequence[Discovery]) -> dict[str, 
 def _of_subscription(it: Subscription) -> SubscriptionStatistics:
     return SubscriptionStatistics(
         it.pattern, it.group, it.received, it.delivered, it.dropped, it.lost, it.queued
+    )
+
+
+def _of_window(board: Switchboard, it: Window) -> WindowStatistics:
+    peer = board.presence.peer(it.member.peer)
+    return WindowStatistics(
+        peer.id, peer.name, it.pattern, it.ahead, it.size, it.messages, it.bytes, it.waiting > 0, it.cut
     )
 
 

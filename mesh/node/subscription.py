@@ -21,7 +21,7 @@ from mesh.core.messages import Batch, InterestEntry
 from mesh.errors import ConfigError, NodeClosed, Overflowed
 from mesh.node.message import Message, Origin
 
-__all__ = ["MOST_HISTORY", "Overflow", "Subscription", "check_subscription"]
+__all__ = ["MOST_HISTORY", "Chunk", "Overflow", "Subscription", "check_subscription"]
 
 Overflow = Literal["drop_oldest", "drop_newest", "backpressure", "raise"]
 
@@ -44,22 +44,21 @@ def check_subscription(overflow: str, buffer: int, history: int, group: str | No
         raise ConfigError(f"{group!r} is not a name of 1 to 64 printable characters", key="group")
     if overflow not in get_args(Overflow):
         raise ConfigError(f"{overflow!r} is not one of {', '.join(get_args(Overflow))}", key="overflow")
-    if overflow == "backpressure":
-        raise ConfigError(
-            "'backpressure' needs reliable publishers, which this version does not have: "
-            "use drop_oldest, drop_newest or raise",
-            key="overflow",
-        )
+    if overflow == "backpressure" and group is not None:
+        raise ConfigError("'backpressure' is for subscriptions without a group", key="overflow")
     if type(buffer) is not int or buffer < 1:
         raise ConfigError(f"{buffer!r} is not a number of messages above 0", key="buffer")
     return overflow  # type: ignore[return-value]
 
 
-class _Chunk(NamedTuple):
-    origin: Origin
+class Chunk(NamedTuple):
+    """Consecutive messages of a batch, from index ``start`` on; ``size`` is in bytes. ``gap`` stands for some that are missing."""
+
+    origin: Origin | None
     values: list[bytes]
     start: int
-    size: int  # bytes of the values
+    size: int
+    gap: object | None = None
 
 
 def _head(values: list[bytes], most: int, most_bytes: int) -> list[bytes]:
@@ -132,7 +131,7 @@ class Subscription:
         self.entry: InterestEntry | None = None
         self._enter = enter
         self._leave = leave
-        self._chunks: deque[_Chunk] = deque()
+        self._chunks: deque[Chunk] = deque()
         self._queued = 0
         self._bytes = 0  # of the values that are queued
         self._most_bytes = most_bytes
@@ -145,6 +144,11 @@ class Subscription:
 
     # -- the node's side -------------------------------------------------------
 
+    @property
+    def window(self) -> int:
+        """Messages by which a publisher may be ahead of it at first; 0 if none is to wait for it."""
+        return 0
+
     def feed(self, origin: Origin, batch: Batch, skip: int = 0) -> None:
         """Append a batch (its first ``skip`` messages are not for us). Never blocks."""
         values = batch.values[skip:] if skip else batch.values
@@ -155,7 +159,7 @@ class Subscription:
             if not values:
                 return
             size = sum(map(len, values))
-        self._chunks.append(_Chunk(origin, values, skip, size))
+        self._chunks.append(Chunk(origin, values, skip, size))
         self._queued += len(values)
         self._bytes += size
         if self._waiting:
@@ -189,7 +193,7 @@ class Subscription:
             heavy = self._bytes + size - self._most_bytes
             if over <= 0 and heavy <= 0:
                 return
-            origin, values, start, total = self._chunks[0]
+            origin, values, start, total, _ = self._chunks[0]
             gone = freed = 0
             while gone < len(values) and (gone < over or freed < heavy):
                 freed += len(values[gone])
@@ -197,7 +201,7 @@ class Subscription:
             if gone == len(values):
                 self._chunks.popleft()
             else:
-                self._chunks[0] = _Chunk(origin, values[gone:], start + gone, total - freed)
+                self._chunks[0] = Chunk(origin, values[gone:], start + gone, total - freed)
             self._queued -= gone
             self._bytes -= freed
             self.dropped += gone
@@ -242,6 +246,7 @@ class Subscription:
         size = len(chunk.values)
         self._queued -= size
         self._bytes -= chunk.size
+        assert chunk.origin is not None  # gaps are for those that publishers wait for
         self._rest = iter(chunk.values)
         self._hand = map(Message, repeat(chunk.origin), self._rest, count(chunk.start))
         return size
@@ -282,9 +287,9 @@ class Subscription:
 
     def receive_nowait(self) -> Message:
         """The next message that is already here. Raises ``trio.WouldBlock`` if none is."""
-        for message in self._hand:
-            return message
-        if not self._chunks:
-            raise trio.WouldBlock
-        self._pick_up()
-        return next(self._hand)
+        while True:
+            for message in self._hand:
+                return message
+            if not self._chunks:
+                raise trio.WouldBlock
+            self._pick_up()

@@ -25,11 +25,14 @@ from mesh.core.messages import (
     Batch,
     CancelMessage,
     CreditMessage,
+    CutOffMessage,
     DirectedMessage,
     ErrorMessage,
     InterestEntry,
     ReplyMessage,
     RequestMessage,
+    WindowMessage,
+    WindowWantedMessage,
 )
 from mesh.core.outgoing import Line
 from mesh.core.receiver import Delivery
@@ -44,9 +47,12 @@ from mesh.node.inbox import Inbox, Turns
 from mesh.node.incidents import Incidents
 from mesh.node.message import Peer
 from mesh.node.outbox import Outbox
+from mesh.node.paced import make_subscription
+from mesh.node.pacing import Pacing
 from mesh.node.presence import Presence
 from mesh.node.publisher import Publishing
 from mesh.node.pump import Pump
+from mesh.node.replies import ReplyLink, Shortcut
 from mesh.node.request import NOT_ALLOWED, Handler
 from mesh.node.responder import Responder
 from mesh.node.subscription import Subscription
@@ -73,12 +79,13 @@ class Switchboard:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
-        clock = trio.current_time()
-        self.engine = Engine(config, papers, link_key, name, rng, clock, wall())
+        self.engine = Engine(config, papers, link_key, name, rng, trio.current_time(), wall())
         self.outbox = Outbox(transport, config)
         self.pump = Pump(self.engine, transport, self.outbox, self, wall)
-        self.publishing = Publishing(self, transport, config)
+        self._pacing = Pacing(self.engine.windows, self.pump.apply, lambda: self.closed is not None)
+        self.publishing = Publishing(self, transport, config, self._pacing)
         self.publishing.airlock.passed_over = self._passed_over
+        self.reopened = self._pacing.reopened
         self.responder = Responder(self)
         self.engine.load = lambda: self.responder.load
         self.caller = Caller(self, self)
@@ -93,6 +100,7 @@ class Switchboard:
     def close(self, reason: MeshError) -> None:
         """From now on everything is refused; who waits for something is told in ``release``."""
         self.closed = self.publishing.refusal = reason
+        self.reopened()
 
     def check_open(self) -> None:
         """Raises what ``close`` was given."""
@@ -114,6 +122,15 @@ class Switchboard:
 
     # -- subscriptions and responders of ours -----------------------------------------
 
+    def subscription(self, pattern: str, **named: Any) -> Subscription:
+        """One that was asked for, and judged; not entered yet."""
+        named |= {
+            "most_bytes": self.config.limits.subscription_bytes,
+            "enter": self.enter,
+            "leave": self.leave,
+        }
+        return make_subscription(pattern, tell=self._tell_window, own=self.engine.node, **named)
+
     async def enter(self, subscription: Subscription) -> None:
         """Subscribe; returns when it is live on every peer known now, or after a bounded time."""
         self.check_open()
@@ -127,6 +144,7 @@ class Switchboard:
             trio.current_time(),
             group=subscription.group,
             history=subscription.history,
+            mode=subscription.window,
         )
         subscription.entry = entry
         self.inbox.subscriptions[entry.number] = subscription
@@ -202,6 +220,16 @@ class Switchboard:
     def lost(self, loss: do.Lost) -> None:
         self.inbox.count_lost(loss, self.presence.peer(loss.peer))
 
+    def cut_off(self, cut: do.CutOff) -> None:
+        self.inbox.cut_off(cut.number, self.presence.peer(cut.peer))
+
+    def _tell_window(self, publisher: NodeId, message: WindowMessage) -> None:
+        if publisher != self.engine.node:
+            self.send_nowait(publisher, message)
+        elif self.closed is None:
+            self.engine.windows.heard(LOCAL, message, trio.current_time())
+            self.pump.apply()
+
     def announce(self, tag: bytes, frame: bytes) -> None:
         self.publishing.airlock.send(tag, frame)
 
@@ -219,6 +247,10 @@ class Switchboard:
                 self.responder.credit(node, message.number, message.replies)
             case DirectedMessage():
                 self._directed(session, message, clock)
+            case WindowWantedMessage():
+                self.inbox.wanted(message.number, node)
+            case CutOffMessage():
+                self.cut_off(do.CutOff(node, message.number))
 
     def _directed(self, session: Session, message: DirectedMessage, clock: float) -> None:
         try:
@@ -243,7 +275,7 @@ class Switchboard:
             self.pump.apply()
             return
         own = self._own_responders(message.topic)
-        refusal = self.responder.received(node, message, _Link(self, node), own)
+        refusal = self.responder.received(node, message, ReplyLink(self, node), own)
         if refusal is not None:
             self.send_nowait(node, refusal)
 
@@ -357,7 +389,7 @@ class Switchboard:
 
     def serve_locally(self, message: RequestMessage, reply: Callable[[Any], None]) -> None:
         own = self._own_responders(message.topic)
-        refusal = self.responder.received(LOCAL, message, _Shortcut(reply), own)
+        refusal = self.responder.received(LOCAL, message, Shortcut(reply), own)
         if refusal is not None:
             reply(refusal)
 
@@ -366,35 +398,3 @@ class Switchboard:
 
     def credit(self, peer: NodeId, number: int, replies: int) -> None:
         self.responder.credit(peer, number, replies)
-
-
-class _Link:
-    """Where a handler's replies go: back over the link of the peer that asked."""
-
-    __slots__ = ("_board", "_peer")
-
-    def __init__(self, board: Switchboard, peer: NodeId) -> None:
-        self._board = board
-        self._peer = peer
-
-    async def send(self, message: ReplyMessage | ErrorMessage) -> None:
-        try:
-            await self._board.send(self._peer, message)
-        except MeshError:
-            pass  # PeerGone, NodeClosed: nobody waits for it any more
-
-    def send_nowait(self, message: ReplyMessage | ErrorMessage) -> None:
-        self._board.send_nowait(self._peer, message)
-
-
-class _Shortcut:
-    """Likewise for a request of our own."""
-
-    __slots__ = ("send_nowait",)
-
-    def __init__(self, reply: Callable[[Any], None]) -> None:
-        self.send_nowait = reply
-
-    async def send(self, message: ReplyMessage | ErrorMessage) -> None:
-        await trio.lowlevel.checkpoint()
-        self.send_nowait(message)

@@ -18,10 +18,11 @@ from typing import Any, ClassVar, Final, Protocol
 
 import trio
 
+from mesh.errors import MeshError
 from mesh.node.inbox import LossWatch
 from mesh.node.incidents import IncidentWatch
 from mesh.node.node import Node
-from mesh.node.posting import Post, Posting, judge_node, judge_publisher
+from mesh.node.posting import Post, Posting, judge_node, judge_now, judge_publisher
 from mesh.node.presence import PeerWatch
 from mesh.node.publisher import Publisher
 from mesh.node.subscription import Subscription
@@ -58,7 +59,7 @@ _STATUS: Final = "task_status"
 _JUDGES: Final[dict[Callable[..., Any], Callable[..., Post | None]]] = {
     Node.publish: judge_node,
     Publisher.publish: judge_publisher,
-    Publisher.publish_nowait: judge_publisher,
+    Publisher.publish_nowait: judge_now,
 }
 """Methods whose arguments are judged in the caller's thread, to be carried out later and many at once."""
 
@@ -178,7 +179,7 @@ class Gate(ABC):
 class Face:
     """What all faces have: the object behind, and what was fetched of it and not yet taken."""
 
-    __slots__ = ("__weakref__", "_buffer", "_fetching", "_gate", "_iterator", "_stay", "_target")
+    __slots__ = ("__weakref__", "_buffer", "_fetching", "_gate", "_iterator", "_raised", "_stay", "_target")
 
     _lock: ClassVar[type[Any]] = nullcontext  # the style's lock, for what can be iterated
 
@@ -188,6 +189,7 @@ class Face:
         self._target = target
         self._buffer: deque[Any] = deque()
         self._iterator: Any = None
+        self._raised: MeshError | None = None  # behind what is in the buffer
         self._stay: Any = None
 
     def __repr__(self) -> str:
@@ -207,6 +209,7 @@ class Face:
         False if the iteration has ended.
         """
         append = self._buffer.append
+        self._raise()
         if self._iterator is None:
             self._iterator = self._target
         try:
@@ -220,12 +223,20 @@ class Face:
                     append(take())
             except trio.WouldBlock:
                 pass
+            except MeshError as error:
+                self._raised = error
         return True
+
+    def _raise(self) -> None:
+        error, self._raised = self._raised, None
+        if error is not None:
+            raise error
 
     def _receive_nowait(self) -> Any:
         try:
             return self._buffer.popleft()
         except IndexError:
+            self._raise()
             return self._gate.portal.hop(self._target.receive_nowait)
 
 
@@ -256,7 +267,9 @@ class Style(ABC):
         try:
             return cls.faces[target]
         except KeyError:
-            face = cls.faces[target] = cls._make(target)
+            # Of a kind of subscription, say, the face of a subscription.
+            public = next((each for each in target.__mro__ if each in PUBLIC), target)
+            face = cls.faces[target] = cls._make(target) if public is target else cls.face(public)
             return face
 
     @classmethod

@@ -93,6 +93,20 @@ async def test_sub_for_people_and_raw(home: Path) -> None:
     assert raw.stdout == ["one", "two\x1b[2J"]
 
 
+async def test_publishers_wait_for_what_reads_the_output(home: Path) -> None:
+    """A subscriber that stands still is waited for, and cut off when it never goes on."""
+    async with started(
+        "sub", "lines", "--raw", "--overflow", "backpressure", "--count", "3", home=home
+    ) as sub:
+        await live(sub)
+        async with started("pub", "lines", home=home) as pub:
+            await pub.send("1\n2\n3\n")
+            await pub.close_stdin()
+            assert await pub.wait() == 0
+        assert await sub.wait() == 0
+        assert sub.stdout == ["1", "2", "3"]
+
+
 async def test_requests_are_answered_by_a_command(home: Path) -> None:
     async with started("serve", "text/upper", "--exec", "tr a-z A-Z", "--name", "upper", home=home) as serve:
         await live(serve)

@@ -32,6 +32,7 @@ POSITIONS, PART = 40, 43
 REQUEST, REPLY = 33, 34
 BATCH, BARRIER, LAST, CHUNK = 1, 2, 3, 6
 FRAME, PIECE = 1 << 20, 100_000  # bytes that fit a frame, and those of our pieces
+WINDOW, WINDOW_WANTED, CUT_OFF = 48, 49, 50
 
 
 # -- CBOR (RFC 8949) -------------------------------------------------------------------
@@ -353,9 +354,9 @@ class Stranger:
 
     # §6.2, §6.4, §7
 
-    def want(self, kind: str, pattern: str) -> None:
+    def want(self, kind: str, pattern: str, mode: int = 0) -> None:
         """Subscribe (``s``) or serve (``r``), and return when that is live."""
-        self.entries.append([len(self.entries) + 1, kind, pattern, "", 0, 0])
+        self.entries.append([len(self.entries) + 1, kind, pattern, "", 0, mode])
         self.version += 1
         self.send_interests()
         barrier = b"B" + token_bytes(8) + self.version.to_bytes(8, "big")
@@ -364,6 +365,12 @@ class Stranger:
             self.xsub.send(b"\x01" + subscription(self.node, self.token, 1, tag))
         self.until(lambda: barrier in self.echoes)
         self.xsub.send(b"\x00" + subscription(self.node, self.token, 1, barrier))
+
+    # §6.10
+
+    def open_window(self, messages: int, taken: list[list[Any]]) -> None:
+        """Of the latest subscription: so far it has come, and so far publishers may be ahead of it."""
+        self.say(WINDOW, len(self.entries), messages, 1 << 20, taken)
 
     # §6.5
 

@@ -29,6 +29,7 @@ from mesh.core.messages import (
     CertificateMessage,
     CertificateWantedMessage,
     CreditMessage,
+    CutOffMessage,
     DirectedMessage,
     ErrorMessage,
     GoodbyeMessage,
@@ -57,6 +58,8 @@ from mesh.core.messages import (
     Tail,
     VouchMessage,
     WelcomeMessage,
+    WindowMessage,
+    WindowWantedMessage,
 )
 from mesh.core.topic import is_valid_topic
 from mesh.core.types import Reason, RemoteProtocolError
@@ -135,6 +138,11 @@ MESSAGES: dict[type[Any], st.SearchStrategy[Any]] = {
     RepairedMessage: st.builds(RepairedMessage, uints, topics, uints, st.none() | blobs, st.booleans()),
     PartMessage: st.builds(PartMessage, uints, uints, uints, uints, uints, blobs),
     CreditMessage: st.builds(CreditMessage, uints, uints),
+    WindowMessage: st.builds(
+        WindowMessage, uints, uints, uints, st.lists(st.tuples(topics, uints).map(list), max_size=3)
+    ),
+    WindowWantedMessage: st.builds(WindowWantedMessage, uints),
+    CutOffMessage: st.builds(CutOffMessage, uints),
 }
 
 CODES = {message: code for table in (INTRO, DIRECT) for code, (message, _) in table.items()}

@@ -13,7 +13,7 @@ import trio
 import mesh
 from mesh.core.token import encode_token
 from mesh.home import Admission, Home
-from tests.core.second_implementation import INTERESTS_WANTED, PING, Stranger
+from tests.core.second_implementation import CUT_OFF, INTERESTS_WANTED, PING, WINDOW_WANTED, Stranger
 from tests.sources import imports
 
 LARGE = bytes(range(256)) * (9 << 10)
@@ -47,7 +47,11 @@ async def test_a_node_written_from_the_specification(tmp_path: Path) -> None:
     credentials = home.init("den", "kitchen")
     with trio.fail_after(30):
         async with mesh.open_node(
-            "kitchen", home=home.path, listen=["tcp://127.0.0.1:0"], discovery=()
+            "kitchen",
+            home=home.path,
+            listen=["tcp://127.0.0.1:0"],
+            discovery=(),
+            config=mesh.Config.lan(backpressure_patience=60.0),
         ) as node:
             node.answer_joins(Admission(home, credentials.ca_public_key))
             token = encode_token(home.invite(endpoints=node.endpoints))
@@ -58,6 +62,7 @@ async def test_a_node_written_from_the_specification(tmp_path: Path) -> None:
                 await blocking(stranger.attach)
                 await it_hears(node, stranger)
                 await it_is_heard(node, stranger)
+                await it_is_waited_for(node, stranger)
                 await it_answers(node, stranger)
                 await it_knows_large_values(node, stranger)
                 assert node.statistics().rejected == 0
@@ -100,6 +105,41 @@ async def it_is_heard(node: mesh.Node, stranger: Stranger) -> None:
     (session,) = node._engine.links.sessions.values()
     assert session.settled == node._engine.subscriber.version
     await subscription.__aexit__(None, None, None)
+
+
+async def it_is_waited_for(node: mesh.Node, stranger: Stranger) -> None:
+    """A publisher is no further ahead than its window lets it, and gives up when it says nothing."""
+    await blocking(stranger.want, "s", "slow/*", 3)
+    published = 0
+
+    async def publish() -> None:
+        nonlocal published
+        for number in range(8):
+            await node.publish("slow/topic", number)
+            published += 1
+
+    def heard(code: int) -> int:
+        return sum(message[0] == code for message in stranger.heard)
+
+    def seen() -> int:
+        return sum(len(batch[4]) for batch in stranger.batches if batch[0] == "slow/topic")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(publish)
+        await blocking(stranger.until, lambda: seen() == 3 and heard(WINDOW_WANTED))
+        assert published == 2  # the third was sent, and waits
+        stranger.open_window(4, [["slow/topic", 2]])
+        await blocking(stranger.until, lambda: seen() == 6)
+        assert published == 5
+        stranger.open_window(100, [["slow/topic", 6]])
+        await blocking(stranger.until, lambda: seen() == 8)
+    stranger.open_window(1, [])  # begins anew
+    while node.statistics().windows[0].messages != 1:  # noqa: ASYNC110 - nothing else tells
+        await trio.sleep(0.01)
+    with trio.move_on_after(0.2) as scope:
+        await node.publish("slow/topic", 8)
+    assert scope.cancelled_caught  # it has a window of one, and says nothing
+    assert not heard(CUT_OFF)
 
 
 async def it_answers(node: mesh.Node, stranger: Stranger) -> None:

@@ -515,5 +515,10 @@ class VirtualNode:
         name = next((n.name for n in self.world.nodes.values() if n.id == effect.peer), "?")
         self.events.append((effect.change.value, name))
 
+    def _CutOff(self, effect: do.CutOff) -> None:
+        pass  # nobody is waited for in here
+
+    _Reopened = _CutOff  # type: ignore[assignment]
+
     def _Incident(self, effect: do.Incident) -> None:
         self.incidents.append(effect)

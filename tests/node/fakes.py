@@ -12,10 +12,17 @@ import trio
 import mesh
 from mesh.core.messages import Batch
 from mesh.core.outgoing import Line
-from mesh.core.router import Member, Route
+from mesh.core.router import Member, Route, Router
 from mesh.core.types import NodeId
+from mesh.core.windows import Windows
+from mesh.node.pacing import Pacing
 
 NOBODY = Route((), (), {})
+
+
+def nobody_waits(config: mesh.Config) -> Pacing:
+    """No subscriber asks to be waited for."""
+    return Pacing(Windows(config, [], Router(), {}, lambda member: False), lambda: None, lambda: False)
 
 
 @dataclass

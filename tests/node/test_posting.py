@@ -24,6 +24,7 @@ class Publishing:
         self.refusal: Exception | None = None
         self.airlock = SimpleNamespace(full=False, wait_room=self._wait_room)
         self.queues = Queues(self.airlock, SimpleNamespace(full=False))  # type: ignore[arg-type]
+        self.pacing = SimpleNamespace(shut=lambda stream: False)
         self.room = trio.Event()
 
     async def _wait_room(self) -> None:

@@ -15,14 +15,16 @@ from mesh.core.codec import decode_batch, decode_value, encode_batch
 from mesh.core.messages import Batch
 from mesh.core.router import LOCAL, Member, Route
 from mesh.node.publisher import Publisher, Publishing, Stream
-from tests.node.fakes import FakeOutlet, FakeTransport, as_any, node
+from tests.node.fakes import FakeOutlet, FakeTransport, as_any, nobody_waits, node
 
 HERE = Route((1,), (), {})
 EVERYWHERE = Route((1, 2), (Member(node(1), 7),), {})
 
 
 def stream(outlet: FakeOutlet, transport: FakeTransport | None = None) -> tuple[Stream, Publishing]:
-    publishing = Publishing(outlet, as_any(transport or FakeTransport()), outlet.config)
+    publishing = Publishing(
+        outlet, as_any(transport or FakeTransport()), outlet.config, nobody_waits(outlet.config)
+    )
     return publishing.stream("t"), publishing
 
 

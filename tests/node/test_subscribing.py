@@ -237,13 +237,6 @@ async def test_raise_wakes_who_waits(meshes: Meshes) -> None:
         assert caught[0].dropped >= 511
 
 
-async def test_backpressure_is_refused_until_it_exists(meshes: Meshes) -> None:
-    async with meshes.open() as node:
-        with pytest.raises(mesh.ConfigError, match="reliable publishers") as caught:
-            node.subscribe("t", overflow="backpressure")
-        assert caught.value.key == "overflow"
-
-
 @pytest.mark.parametrize(
     ("options", "key"),
     [

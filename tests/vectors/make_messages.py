@@ -134,6 +134,10 @@ DIRECT: list[tuple[int, str, list[Any]]] = [
     (42, "Repaired", [0, "hall/door", 7, None, True]),
     (43, "Part", [1, 33, 7, 1_500_000, 0, b"(a piece)"]),
     (43, "Part", [2, 32, 0, 1_500_000, 1_400_000, b"\x00\xff"]),
+    (48, "Window", [2, 1024, 8 << 20, [["home/kitchen/temperature", 42], ["hall/door", 7]]]),
+    (48, "Window", [2, 1, 65536, []]),
+    (49, "WindowWanted", [2]),
+    (50, "CutOff", [2]),
 ]
 
 BATCHES: list[list[Any]] = [
