@@ -6,6 +6,7 @@ PYTEST_ARGS ?=
 WORKERS ?= $(if $(filter tests/%,$(PYTEST_ARGS)),0,auto)
 MINUTES ?= 1
 SEEDS ?= 100
+MESSAGES ?= 1000000
 
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
@@ -15,7 +16,7 @@ BENCH := $(VENV)-bench
 # Variables of make are not commands' business, but these two are tools/venv.sh's.
 export VENV PYTHON
 
-.PHONY: help demo test pytest simulate lint types format bench fuzz conformance security-report clean
+.PHONY: help demo test pytest simulate lint types format bench fuzz conformance soak reliability-report security-report clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -51,6 +52,12 @@ fuzz: $(DEV) ## feed broken bytes to every parser (MINUTES=1)
 
 conformance: $(DEV) ## the Autobahn|Testsuite's cases against the gateway's WebSocket, the large ones too
 	@$(VENV)/bin/python -m tests.bridges.web.conformance
+
+soak: $(DEV) ## many reliable messages, with flat memory and descriptors (MESSAGES=1000000)
+	@$(VENV)/bin/python -m tests.chaos.soak $(MESSAGES)
+
+reliability-report: $(DEV) ## harm real processes on hosts of their own, and write docs/reliability-report.md (root)
+	@$(VENV)/bin/python tools/reliability_report.py --write
 
 security-report: $(DEV) ## attack a node, and write docs/security-report.md
 	@$(VENV)/bin/python tools/security_report.py --write

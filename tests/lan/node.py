@@ -11,7 +11,8 @@ the same for all processes of one machine):
     message        topic, value, sender (name)
 
 Commands on standard input, one a line: ``publish VALUE`` (on ``lab/NAME``), ``count`` answers
-``counted`` with CPU seconds, resident bytes, peers and statistics, ``stop`` leaves the mesh.
+``counted`` with CPU seconds, resident bytes, peers and statistics, ``stop`` leaves the mesh. With ``--load RATE`` it publishes
+and reads numbered messages (``tests.chaos.load``) from ``begin`` to ``quiet``; ``counted`` says what came.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 import trio
 
 import mesh
+from tests.chaos.load import Load
 
 _EVENTS = {
     mesh.PeerJoined: "joined",
@@ -58,7 +60,7 @@ async def listen(node: mesh.Node, task_status: trio.TaskStatus[None]) -> None:
             say("message", topic=message.topic, value=message.value, sender=message.sender.name)
 
 
-async def obey(node: mesh.Node) -> None:
+async def obey(node: mesh.Node, load: Load | None) -> None:
     """Do what standard input says, until it says stop or ends."""
     async with trio.lowlevel.FdStream(os.dup(0)) as commands:
         rest = b""
@@ -71,10 +73,12 @@ async def obey(node: mesh.Node) -> None:
                 if word == "publish":
                     await node.publish(f"lab/{node.name}", value)
                 elif word == "count":
-                    count(node)
+                    count(node, load)
+                elif word in ("begin", "quiet") and load is not None:
+                    getattr(load, word)()
 
 
-def count(node: mesh.Node) -> None:
+def count(node: mesh.Node, load: Load | None) -> None:
     usage, counted = resource.getrusage(resource.RUSAGE_SELF), node.statistics()
     say(
         "counted",
@@ -86,6 +90,9 @@ def count(node: mesh.Node) -> None:
         endpoints=node.endpoints,
         rejected=dict(counted.rejected_by_reason),
         lost=counted.lost,
+        repaired=counted.repaired,
+        descriptors=len(list(Path("/proc/self/fd").iterdir())),
+        load=None if load is None else load.told(),
         refusals=dict(node.refusals),
     )
 
@@ -112,8 +119,12 @@ async def run(options: argparse.Namespace) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(listen, node)
             nursery.start_soon(watch, node)
+            load = None
+            if options.load is not None:
+                load = Load(node, options.load, options.size, options.pace)
+                await nursery.start(load.run)
             say("ready", id=node.id, endpoints=node.endpoints, took=took)
-            await obey(node)
+            await obey(node, load)
             nursery.cancel_scope.cancel()
         say("leaving")
     say("ended")
@@ -127,6 +138,9 @@ def main() -> None:
     parser.add_argument("--connect", action="append", default=[])
     parser.add_argument("--listen", action="append")
     parser.add_argument("--patience", nargs=3, type=float, metavar="SECONDS")
+    parser.add_argument("--load", type=float, metavar="RATE")
+    parser.add_argument("--size", type=int, default=100, metavar="BYTES")
+    parser.add_argument("--pace", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--log", action="store_true")
     options = parser.parse_args()
     if options.log:

@@ -363,8 +363,10 @@ class Simulation:
             if node.peers != names - {node.name}:
                 raise Broken(f"{node.name} sees {sorted(node.peers)} of {sorted(names)}")
             accounts = node.engine.accounts
-            if accounts.catchups.behind or accounts._repairs.waiting:
-                raise Broken(f"{node.name} still waits: {accounts._repairs.waiting}")
+            there = {each.id for each in self._alive}  # the dead are waited for until patience is over
+            waiting = [key for key in accounts._repairs.waiting if key.node in there]
+            if accounts.catchups.behind & there or waiting:
+                raise Broken(f"{node.name} still waits: {waiting}")
             for publisher in self._alive:
                 if publisher is not node:
                     for kind in KINDS:
