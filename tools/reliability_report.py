@@ -78,8 +78,8 @@ async def measure(commit: str, times: int, messages: int, nodes: int) -> str:
         f"into a buffer of 100. The first had {quick['delivered']}, lost {quick['lost']}, dropped {quick['dropped']}; the second had "
         f"{slow['delivered']}, lost {slow['lost']}, dropped {slow['dropped']}.\n"
     )
-    with tempfile.TemporaryDirectory() as folder:
-        joined = await begin_at_once(Path(folder), nodes)
+    with tempfile.TemporaryDirectory() as folder, Lan(1) as lan:
+        joined = await begin_at_once(lan[0], Path(folder), nodes)
     text += (
         f"\n**{nodes} begin at once.** {nodes} processes on this machine, all killed and begun again at the same moment; seconds until "
         f"each sees all the others, p50 and p99: {p50_p99(joined).replace(' | ', ' and ')}.\n"

@@ -21,7 +21,7 @@ from typing import Any, Final
 import trio
 
 import mesh
-from tests.lab import Running, running
+from tests.lab import Host, Running, running
 from tests.lan.nodes import LanNode
 
 __all__ = ["Soaked", "begin_at_once", "soak", "too_slow"]
@@ -115,14 +115,13 @@ async def too_slow(home: Path, total: int, *, rate: float = 1000.0) -> tuple[dic
         return await _told(quick, PATIENCE), await _told(slow, PATIENCE)
 
 
-async def begin_at_once(home: Path, nodes: int) -> list[float]:
-    """Nodes that know each other are all killed, and begun again at the same moment: for each, the seconds from then
+async def begin_at_once(host: Host, home: Path, nodes: int) -> list[float]:
+    """Nodes of one host that know each other are all killed, and begun again at the same moment: for each, the seconds from then
     until it sees all the others."""
-    words = ["--listen", "tcp://127.0.0.1:0", "--discovery", "scout"]
 
     async def one(stack: AsyncExitStack, name: str, begun: list[LanNode]) -> None:
-        argv = [sys.executable, "-m", "tests.lan.node", name, str(home), *words]
-        begun.append(LanNode(name, await stack.enter_async_context(running(argv))))
+        argv = [sys.executable, "-m", "tests.lan.node", name, str(home), "--discovery", "scout"]
+        begun.append(LanNode(name, await stack.enter_async_context(host.running(argv))))
 
     async def everybody(stack: AsyncExitStack) -> list[LanNode]:
         begun: list[LanNode] = []
