@@ -16,15 +16,15 @@ from typing import Any
 import trio
 from websockets.trio.client import ClientConnection, connect
 
-from tests import debian
 from tests.bridges.web.clients import PATIENCE
+from tests.lab.packages import install
 
 
 @cache
 def chromium() -> str:
     """The browser's path; installed where it is missing. Raises ``OSError`` with why it cannot be had."""
     if (found := _find()) is None:
-        if why_not := debian.install("chromium"):
+        if why_not := install("chromium"):
             raise OSError(why_not)
         found = _find()
     assert found is not None
