@@ -16,7 +16,7 @@ import trio
 from bridges.web.access import Access, Refusal, headers_of
 from bridges.web.bounds import Bounds
 from bridges.web.counters import Counters
-from bridges.web.problems import MEDIA_TYPE, problem_body
+from bridges.web.problems import FAILED, MEDIA_TYPE, problem_body
 from bridges.web.stream import SharedStream
 from bridges.web.websocket import Asgi, Sockets, reject_handshake
 
@@ -135,7 +135,7 @@ class Edge:
             # Policy: a mistake of ours in one answer is logged and ends that answer, not the gateway.
             _log.exception("an answer failed")
             self._counters.rejected["failed"] += 1
-            await answer.problem(500, "Failed", "this is a mistake of the gateway; its log says more")
+            await answer.problem(500, "Failed", FAILED)
 
     async def _discard(self, receive: Receive) -> None:
         """Take what the client is still sending, for a bounded time and size: a connection that is closed with

@@ -10,9 +10,12 @@ import mesh
 from bridges.web.hub import TooManyPatterns
 from mesh.errors import MeshError
 
-__all__ = ["MEDIA_TYPE", "Problem", "problem_body", "status_of"]
+__all__ = ["FAILED", "MEDIA_TYPE", "Problem", "problem_body", "status_of"]
 
 MEDIA_TYPE: Final = "application/problem+json"
+
+FAILED: Final = "this is a mistake of the gateway; its log says more"
+"""What a 500 says."""
 
 _STATUS: Final[tuple[tuple[type[MeshError], int], ...]] = (
     (mesh.TopicError, 422),

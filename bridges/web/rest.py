@@ -39,7 +39,7 @@ from bridges.web.models import (
 )
 from bridges.web.models import Problem as ProblemModel
 from bridges.web.peers import peer_fields
-from bridges.web.problems import MEDIA_TYPE, Problem, problem_body, status_of
+from bridges.web.problems import FAILED, MEDIA_TYPE, Problem, problem_body, status_of
 from bridges.web.round_trips import RoundTrips
 from bridges.web.scopes import Grant
 from bridges.web.traffic import TrafficMeter
@@ -319,6 +319,10 @@ def _add_errors(app: FastAPI, counters: Counters) -> None:
         if isinstance(error, NotAuthorized):
             counters.rejected["not_allowed"] += 1  # by a rule of the mesh
         return _problem(status_of(error), type(error).__name__, str(error))
+
+    @app.exception_handler(Exception)
+    async def on_failure(_: Request, __: Exception) -> Response:
+        return _problem(500, "Failed", FAILED)  # ``Edge`` logs and counts it
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> Response:

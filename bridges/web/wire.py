@@ -40,6 +40,7 @@ _MAX_ID: Final = 2**53  # what every JSON library keeps exactly
 _MAX_ID_TEXT: Final = 64
 _MAX_TOKEN: Final = 512
 _MAX_HEADERS: Final = 64
+_DEEPEST: Final = 64  # what the mesh carries nests a quarter as deep; Python's own stack ends at some 500
 
 
 class NotTheProtocol(Exception):
@@ -120,17 +121,22 @@ def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def from_json_value(value: Any) -> Any:
-    """A value as a JSON client writes it: an object whose only member is ``base64`` stands for bytes, at any depth."""
+def from_json_value(value: Any, depth: int = 0) -> Any:
+    """A value as a JSON client writes it: an object whose only member is ``base64`` stands for bytes, at any depth.
+
+    Raises ``ValueEncodingError`` for what is nested deeper than any value of the mesh.
+    """
+    if depth > _DEEPEST:
+        raise ValueEncodingError(type(value).__name__, f"it nests deeper than {_DEEPEST} levels")
     if isinstance(value, dict):
         if len(value) == 1 and isinstance(text := value.get("base64"), str):
             try:
                 return base64.b64decode(text, validate=True)
             except (binascii.Error, ValueError):
                 return value
-        return {key: from_json_value(each) for key, each in value.items()}
+        return {key: from_json_value(each, depth + 1) for key, each in value.items()}
     if isinstance(value, list):
-        return [from_json_value(each) for each in value]
+        return [from_json_value(each, depth + 1) for each in value]
     return value
 
 
@@ -189,7 +195,10 @@ class _Fields:
 
     def value(self) -> Any:
         value = self._fields.get("value")
-        return from_json_value(value) if self._is_json else value
+        try:
+            return from_json_value(value) if self._is_json else value
+        except ValueEncodingError as error:
+            raise self._mistake(f"value: {error.reason}") from None
 
     def headers(self) -> Mapping[str, str] | None:
         try:
