@@ -109,6 +109,12 @@ class Cuttings(Generic[K, T]):
         """Whether something waits under this key: what follows has to wait behind it."""
         return key in self._lanes
 
+    def items(self) -> Iterator[tuple[K, Cutting[T]]]:
+        """All that waits, of each key in order."""
+        for key, lane in self._lanes.items():
+            for cutting in lane:
+                yield key, cutting
+
     def add(self, key: K, cutting: Cutting[T]) -> None:
         self._lanes.setdefault(key, deque()).append(cutting)
         self.bytes += cutting.left

@@ -95,7 +95,9 @@ class Daemon:
             credentials = self._home.credentials()
             await self._unlock()
             name = self._name or self._settings.node.name or credentials.certificate.name
+            left: list[mesh.Node] = []
             async with self._open(name) as node, trio.open_nursery() as nursery:
+                left.append(node)
                 node.answer_joins(Admission(self._home, credentials.ca_public_key))
                 operations = Operations(node, self._home)
                 control = Control(control_socket(self._home), operations.single(), operations.streams())
@@ -117,6 +119,7 @@ class Daemon:
                     _end_within(STOP_WITHIN)
                 nursery.cancel_scope.cancel()
             self._clean_up()
+            _say_last(left[0])
 
     async def _unlock(self) -> None:
         """Open a wrapped CA key, or say what it means that it stays locked. Raises ``WrongPassphrase``."""
@@ -235,6 +238,15 @@ class Daemon:
         for what in _wants_restart(old, new):
             _log.warning("%s: %s changed: restart the daemon for that", self._file, what)
         _log.info("reloaded %s", self._file)
+
+
+def _say_last(node: mesh.Node) -> None:
+    """What became of everything that was to be sent; the line before it has it topic by topic."""
+    unsent = node.statistics().unsent
+    if unsent:
+        _log.warning("stopped %s: %d messages were not sent", node.name, unsent)
+    else:
+        _log.info("stopped %s: everything was sent", node.name)
 
 
 def _told(event: mesh.PeerEvent) -> tuple[str, str, str, str]:

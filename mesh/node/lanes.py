@@ -8,6 +8,7 @@ fall out of the receivers' replay windows).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -98,8 +99,16 @@ class Lanes:
         else:
             head = Chunk(topic, sequence, piece.total, piece.offset)
             tag, frame = self._seal(topic, encode_chunk(head, piece.data), _CHUNK_OF[kind])
-        self._airlock.send(tag, frame)
+        # With its last piece a message is sent.
+        self._airlock.send(tag, frame, topic, 0 if cutting.left else count)
         line.busy = topic in self._cuttings
+
+    def waiting(self) -> Counter[str]:
+        """Messages that have not gone out as a whole, by topic."""
+        found: Counter[str] = Counter()
+        for topic, cutting in self._cuttings.items():
+            found[topic] += cutting.what.messages
+        return found
 
     async def wait_room(self) -> None:
         """Return when ``full`` is over."""

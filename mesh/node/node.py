@@ -12,7 +12,7 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
 import trio
 
@@ -29,6 +29,7 @@ from mesh.discovery.base import Discovery, Status
 from mesh.errors import ConfigError, ForkError, NodeClosed
 from mesh.node.answering import one_a_peer, responders
 from mesh.node.background import background
+from mesh.node.draining import leave
 from mesh.node.headers import check_headers
 from mesh.node.inbox import LossWatch
 from mesh.node.incidents import IncidentWatch
@@ -46,9 +47,6 @@ from mesh.node.switchboard import Switchboard
 from mesh.transport.base import Transport
 
 __all__ = ["Node"]
-
-_GOODBYE: Final = 0.5
-"""Seconds that peers have, at most, to take what was published before they let us go."""
 
 _OPEN: weakref.WeakSet[Node] = weakref.WeakSet()
 
@@ -119,17 +117,7 @@ class Node:
             drain = False
         else:
             board.close(NodeClosed())
-        if drain:
-            with trio.move_on_after(self.config.drain_timeout):
-                board.publishing.flush()
-                await board.publishing.flush_all()
-                await board.repairs()
-                await board.outbox.flush()
-            self._engine.say_goodbye(trio.current_time())
-            self._pump.apply()
-            with trio.move_on_after(min(_GOODBYE, self.config.drain_timeout)):
-                await board.outbox.flush()
-        board.release()
+        await leave(board, drain=drain)
 
     def _forked(self) -> None:
         self._board.close(ForkError(os.getppid(), os.getpid()))

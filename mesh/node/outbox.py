@@ -168,6 +168,13 @@ class Outbox:
         """The peer left: its count goes with it."""
         self.dropped.pop(peer, None)
 
+    def queued(self) -> list[tuple[NodeId, list[bytes]]]:
+        """What waits now, by peer: frames, and whole messages that go in parts."""
+        return [
+            (peer, [*queue.frames, *(cutting.whole for _, cutting in queue.cuttings.items())])
+            for peer, queue in self._queues.items()
+        ]
+
     def waiting(self, peer: NodeId) -> int:
         """Bytes that wait for this peer."""
         return self._bytes[peer]

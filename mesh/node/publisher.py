@@ -197,7 +197,7 @@ class Stream:
                 lanes.add(line, batch.sequence, count, plaintext, kind)
             else:
                 tag, frame = outlet.seal(self.topic, plaintext, kind)
-                self._publishing.airlock.send(tag, frame)
+                self._publishing.airlock.send(tag, frame, self.topic, count)
             if not line.recent:
                 outlet.stir(line)
         for group, members in route.groups.items():

@@ -76,7 +76,8 @@ class Statistics:
     ``congested`` counts frames that were sent past a subscriber whose pipe stayed full. ``bridges`` is what the
     bridges that run on this node tell of themselves, by name. ``windows`` are the subscriptions that publishers of this
     node wait for, ``cut_off`` how often such a wait was given up. ``denied`` is what rules denied lately: (member, action,
-    topic or pattern) → which rule.
+    topic or pattern) → which rule. ``unsent`` is 0 until the node has left: then, the messages that it could not
+    send to everybody who wanted them, published ones by topic, directed ones and replies by peer's id.
     """
 
     published: int
@@ -102,6 +103,9 @@ class Statistics:
     cut_off: int
     bridges: Mapping[str, Any]
     denied: Mapping[tuple[str, str, str], str]
+    unsent: int
+    unsent_by_topic: Mapping[str, int]
+    unsent_by_peer: Mapping[str, int]
 
 
 def collect(board: Switchboard, mechanisms: Sequence[Discovery], bridges: Mapping[str, object]) -> Statistics:
@@ -135,6 +139,9 @@ def collect(board: Switchboard, mechanisms: Sequence[Discovery], bridges: Mappin
         cut_off=engine.windows.cut_off,
         bridges=MappingProxyType(bridges),
         denied=MappingProxyType(dict(engine.access.denials)),
+        unsent=board.unsent.total,
+        unsent_by_topic=MappingProxyType(dict(board.unsent.by_topic)),
+        unsent_by_peer=MappingProxyType(dict(board.unsent.by_peer)),
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import trio
 
@@ -43,6 +43,7 @@ from mesh.core.types import NodeId, RandomBytes, RemoteProtocolError
 from mesh.errors import ConfigError, MeshError, PeerGone
 from mesh.node.caller import Caller
 from mesh.node.credentials import Change, NodeCredentials
+from mesh.node.draining import Unsent
 from mesh.node.inbox import Inbox, Turns
 from mesh.node.incidents import Incidents
 from mesh.node.message import Peer
@@ -59,9 +60,6 @@ from mesh.node.subscription import Subscription
 from mesh.transport.base import Transport
 
 __all__ = ["Switchboard"]
-
-_ASKING: Final = 0.15
-"""Seconds in which a subscriber that misses the end of what was published asks for it: a round trip, and its jitter."""
 
 
 class Switchboard:
@@ -94,6 +92,7 @@ class Switchboard:
         own = Peer(self.engine.node.hex(), name, member, (), "alive", None)
         self.presence = Presence(self.engine, own, self._peer_left)
         self.closed: MeshError | None = None
+        self.unsent = Unsent()  # once it has left
         self.credentials = NodeCredentials(self.engine.standing, self.pump.apply)
         self.incidents = Incidents()
 
@@ -326,18 +325,6 @@ class Switchboard:
         if self.engine.outgoing.stirred:
             self.engine.outgoing.settle(trio.current_time())
             self.pump.apply()
-
-    async def repairs(self) -> None:
-        """Tell subscribers how far we came, and wait until nobody has asked for anything for a moment."""
-        outgoing = self.engine.outgoing
-        told = trio.current_time()
-        asked = outgoing.announce_all(told)
-        self.pump.apply()
-        await self.publishing.airlock.flush()
-        until = told + _ASKING
-        while asked and trio.current_time() < until:
-            await trio.sleep_until(until)
-            until = max(until, outgoing.asked_at + _ASKING)
 
     def _passed_over(self, tag: bytes) -> None:
         self.engine.outgoing.passed_over(tag, trio.current_time())

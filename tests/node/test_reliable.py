@@ -172,7 +172,7 @@ async def test_repair_before_a_publisher_leaves() -> None:
             await publisher.publish(0)
             await take(messages, 1)
             airlock = writer._publishing.airlock
-            send, airlock.send = airlock.send, lambda tag, frame: None  # type: ignore[method-assign]
+            send, airlock.send = airlock.send, lambda *frame: None  # type: ignore[method-assign]
             await publisher.publish(1)
             await publisher.flush()
             airlock.send = send  # type: ignore[method-assign]
