@@ -138,14 +138,80 @@ def decode_direct(data: bytes) -> Any:
 _BATCH_FORMS: Final = forms[Batch]
 
 
+_LARGE: Final = 16 << 10
+"""Bytes from which one value more or less copied is what a batch costs."""
+
+_MOST_HEAD: Final = 512
+"""Bytes in front of the value of a batch with one: a topic has 256."""
+
+
 def encode_batch(batch: Batch) -> bytes:
     headers = batch.headers
-    return cbor2.dumps(
-        (*batch[:5], None if not headers else [[index, dict(each)] for index, each in headers.items()])
-    )
+    plain = None if not headers else [[index, dict(each)] for index, each in headers.items()]
+    values = batch.values
+    if len(values) == 1 and len(values[0]) >= _LARGE:
+        # The same bytes, with the value copied once.
+        head = cbor2.dumps((*batch[:4], 0, 0))[:-2]
+        size = len(values[0])
+        opened = (
+            b"\x81\x59" + size.to_bytes(2, "big") if size < 1 << 16 else b"\x81\x5a" + size.to_bytes(4, "big")
+        )
+        return b"".join((head, opened, values[0], cbor2.dumps(plain)))
+    return cbor2.dumps((*batch[:5], plain))
 
 
-def decode_batch(data: bytes) -> Batch:
+def _value_at(head: bytes) -> tuple[int, int, int] | None:
+    """Where the only value of a batch begins, and its content, and how long that is; None if that is not to be seen
+    from the first bytes."""
+    at = began = 0
+    numbers = []
+    for major in (4, 3, 0, 0, 0, 4, 2):  # array, topic, sequence, timestamp, kind, array, value (RFC 8949 §3)
+        if at + 9 > len(head) or head[at] >> 5 != major:
+            return None
+        number = head[at] & 31
+        began, at = at, at + 1
+        if number > 27:
+            return None
+        if number >= 24:
+            end = at + (1 << number - 24)
+            number, at = int.from_bytes(head[at:end], "big"), end
+        numbers.append(number)
+        if major == 3:
+            at += number
+    return (began, at, numbers[6]) if (numbers[0], numbers[5]) == (6, 1) else None
+
+
+def _take_value(pieces: list[bytes | memoryview], size: int) -> tuple[bytes, bytes] | None:
+    """A batch with one large value as the same batch with an empty one, and the value, copied once."""
+    found = _value_at(bytes(pieces[0][:_MOST_HEAD]))
+    if found is None:
+        return None
+    began, start, length = found
+    behind = size - start - length
+    if length < _LARGE or start > len(pieces[0]) or not 0 < behind <= len(pieces[-1]):
+        return None
+    head, last = bytes(pieces[0][:began]), memoryview(pieces[-1])
+    rest = bytes(last[len(last) - behind :])
+    pieces[-1] = last[: len(last) - behind]
+    pieces[0] = memoryview(pieces[0])[start:]
+    return head + b"\x40" + rest, b"".join(pieces)
+
+
+def decode_batch(data: bytes | list[bytes | memoryview]) -> Batch:
+    """An encoded batch, or the pieces of one, which are given up."""
+    pieces: list[bytes | memoryview] = data if isinstance(data, list) else [data]
+    size = sum(map(len, pieces))
+    taken = _take_value(pieces, size) if size >= _LARGE else None
+    if taken is None:
+        return _decode_batch(b"".join(pieces) if isinstance(data, list) else data)
+    batch = _decode_batch(taken[0])
+    if len(batch.values) != 1:
+        raise RemoteProtocolError(Reason.BAD_MESSAGE, "Batch: not one value")
+    batch.values[0] = taken[1]
+    return batch
+
+
+def _decode_batch(data: bytes) -> Batch:
     item = decode_strict(data)
     if type(item) is not list or len(item) < 6:
         raise RemoteProtocolError(Reason.BAD_MESSAGE, "Batch: not an array of six")

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -140,6 +140,7 @@ class SealingKey:
         "_cipher",
         "_counter",
         "_encrypt",
+        "_encrypt_into",
         "_epoch",
         "_iv",
         "_lifetime",
@@ -177,6 +178,7 @@ class SealingKey:
     def _begin(self, number: int, chain: bytes, clock: float) -> None:
         self._epoch = _Epoch(number, chain, self._cipher)
         self._encrypt: Callable[[bytes, bytes, bytes], bytes] = self._epoch.aead.encrypt
+        self._encrypt_into: Callable[[bytes, bytes, bytes, memoryview], int] = self._epoch.aead.encrypt_into
         self._iv = self._epoch.iv
         self._counter = 0
         self._bytes = 0
@@ -205,7 +207,12 @@ class SealingKey:
             self._prefixes[frame_type] = prefix
         header = prefix + counter.to_bytes(8, "big")
         nonce = (self._iv ^ counter).to_bytes(12, "big")
-        return header + self._encrypt(nonce, plaintext, tag + header + self._owner)
+        if len(plaintext) < _VIEW_FROM:
+            return header + self._encrypt(nonce, plaintext, tag + header + self._owner)
+        frame = bytearray(OVERHEAD + len(plaintext))  # sealed where it stands, not copied behind its header
+        frame[:HEADER_SIZE] = header
+        self._encrypt_into(nonce, plaintext, tag + header + self._owner, memoryview(frame)[HEADER_SIZE:])
+        return cast("bytes", frame)  # nobody writes to it any more, and who takes frames takes buffers
 
     def announcement(self) -> KeyAnnouncement:
         """The key as it stands, for one who may read: this epoch's chain, never an older one."""

@@ -140,7 +140,7 @@ class Receiver:
         pieces = self._accounts.chunk(session.node, chunk, kind, piece, clock)
         if pieces is None:
             return None
-        batch = decode_batch(b"".join(pieces))
+        batch = decode_batch(pieces)
         if (batch.topic, batch.sequence, len(batch.values)) != (chunk.topic, chunk.sequence, 1):
             raise RemoteProtocolError(Reason.BAD_MESSAGE, "not the batch that its pieces named")
         return batch
@@ -150,7 +150,7 @@ class Receiver:
     def _bad_frame(
         self, reason: Reason, session: Session | None, tag: bytes, frame: bytes, clock: float
     ) -> None:
-        key_id = frame[_KEY_ID]
+        key_id = bytes(frame[_KEY_ID])
         if session is None and reason is Reason.UNKNOWN_KEY:
             if len(self._held) < self._config.limits.unknown_key_frames:
                 self._held.append((clock, tag, frame))
@@ -191,7 +191,7 @@ class Receiver:
             self._subscriber.begin_barrier(clock)
         for _ in range(len(self._held)):
             held = self._held.popleft()
-            if held[2][_KEY_ID] == announcement.key_id:
+            if bytes(held[2][_KEY_ID]) == announcement.key_id:
                 self._released.append(held[1:])
             else:
                 self._held.append(held)

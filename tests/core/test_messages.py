@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import cbor2
@@ -13,6 +14,7 @@ from mesh.core.codec import (
     decode_batch,
     decode_direct,
     decode_intro,
+    decode_strict,
     decode_tail,
     encode_batch,
     encode_direct,
@@ -360,3 +362,44 @@ def test_headers_have_a_bound() -> None:
         decode_direct(reply(65))
     with pytest.raises(RemoteProtocolError):
         decode_batch(encode_batch(Batch("a", 0, 0, 0, [b""], {0: {str(n): "" for n in range(65)}})))
+
+
+plain_values = st.integers(16 << 10, 70 << 10).map(bytes) | st.binary(max_size=40)
+
+
+@given(
+    topics,
+    uints,
+    st.sampled_from([0, 1, b"\0", b"\1"]),
+    plain_values,
+    st.none() | st.dictionaries(text(20), text(20), min_size=1, max_size=4),
+    st.lists(st.integers(0, 70 << 10), max_size=4),
+)
+def test_a_batch_with_one_large_value_is_what_cbor_makes_of_it(
+    topic: str, number: int, kinds: int | bytes, value: bytes, headers: Any, cuts: list[int]
+) -> None:
+    batch = Batch(topic, number, number, kinds, [value], None if headers is None else {0: headers})
+    encoded = encode_batch(batch)
+    assert encoded == cbor2.dumps((*batch[:5], None if headers is None else [[0, headers]]))
+    assert decode_batch(encoded) == batch
+    bounds = sorted({0, len(encoded), *(cut for cut in cuts if cut < len(encoded))})
+    pieces = [memoryview(encoded)[a:b] for a, b in pairwise(bounds)]
+    assert decode_batch(pieces) == batch
+
+
+@given(st.integers(0, 60), st.binary(max_size=3), st.booleans())
+def test_a_large_batch_that_is_none_is_refused(at: int, instead: bytes, cut: bool) -> None:
+    batch = Batch("home/kitchen/picture", 70000, 1, 0, [bytes(20 << 10)], {0: {"a": "b"}})
+    encoded = encode_batch(batch)
+    changed = encoded[:at] + instead + encoded[at + (0 if cut else len(instead)) :]
+    try:
+        naive = decode_strict(changed)
+    except RemoteProtocolError:
+        naive = None
+    try:
+        decoded = decode_batch(changed)
+    except RemoteProtocolError as error:
+        assert error.reason is Reason.BAD_MESSAGE
+    else:  # whatever is accepted is what plain CBOR says
+        assert naive is not None
+        assert [*naive[:5]] == [*decoded[:5]]
