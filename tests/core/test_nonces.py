@@ -31,6 +31,11 @@ class Audited:
         Audited.sealed += 1
         return self._aead.encrypt(nonce, data, aad)
 
+    def encrypt_into(self, nonce: bytes, data: bytes, aad: bytes, buffer: memoryview) -> int:
+        Audited.seen.add((self._key, nonce))
+        Audited.sealed += 1
+        return self._aead.encrypt_into(nonce, data, aad, buffer)
+
 
 @pytest.fixture(autouse=True)
 def audit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +57,8 @@ def test_in_the_life_of_a_mesh() -> None:
         for node in nodes:
             for number in range(20):
                 node.publish("x", number)
+                if not number % 10:
+                    node.publish("x", bytes(40 << 10))  # sealed another way
                 node.publish("payroll/x", number)
             world.run(0.5)
         world.run(15.0)
@@ -77,8 +84,11 @@ def test_a_failed_seal_spends_its_nonce(monkeypatch: pytest.MonkeyPatch) -> None
         key.seal(BATCH, b"D", b"2", None)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         key.seal(BATCH, "D", b"3", 0.0)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        key.seal(BATCH, "D", bytes(40 << 10), 0.0)  # type: ignore[arg-type]
+    key.seal(BATCH, b"D", bytes(40 << 10), 0.0)
     key.seal(BATCH, b"D", b"4", 0.0)
-    assert len(Audited.seen) == Audited.sealed == 2
+    assert len(Audited.seen) == Audited.sealed == 3
 
 
 def test_threads_with_nodes_of_their_own() -> None:
