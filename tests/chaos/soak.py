@@ -130,12 +130,10 @@ async def begin_at_once(host: Host, home: Path, nodes: int) -> list[float]:
         return begun
 
     async def full(node: LanNode, times: list[float]) -> None:
-        seen: set[str] = set()
         with trio.fail_after(10 * PATIENCE):
-            while len(seen) < nodes - 1:
-                said = await node.event("joined|left")
-                seen ^= {said["name"]} if (said["event"] == "joined") != (said["name"] in seen) else set()
-        times.append(said["at"])
+            while len({name for _, name in node.events("joined")}) < nodes - 1:
+                await node.program.changed()
+        times.append(time.monotonic())
 
     async def met(begun: Sequence[LanNode]) -> list[float]:
         times: list[float] = []
