@@ -6,7 +6,10 @@ A private broker on this machine, and in each round, one after the other, the sa
     a node publishes → the mesh → a bridge in another process → the broker, by each route that it names
 
 A rate is from the first message's publishing (of a bare client, its first send) to the last confirmation, by the
-clock that all processes share.  A bare client has the machine to itself; a bridge shares it with the node that publishes.
+clock that all processes share.  What counts is the median of the rounds' ratios, since a machine that others use too
+is another one from minute to minute; ``WARM`` runs of each bare client go before, uncounted (a JVM is three times as
+fast once it has compiled what it does).  A bare client has the machine to itself; a bridge shares it with the node that
+publishes, which is part of what is measured: there is no export without a mesh.
 """
 
 from __future__ import annotations
@@ -31,10 +34,13 @@ from tests.lab import Running, running
 __all__ = ["GOAL", "HEADERS", "KEY", "TOPIC", "Broker", "Subject", "main", "say"]
 
 GOAL: Final = 0.7
-"""What a route's median has to reach of that of the bare client doing the same."""
+"""What a route has to reach of the rate of the bare client doing the same: the median of the rounds."""
 
 MOST: Final = 60_000
 """Messages a round: what a subscription holds by default, so that none is dropped before the bridge takes it."""
+
+WARM: Final = 2
+"""Runs of each bare client before the first round."""
 
 WITHIN: Final = 180.0
 
@@ -162,6 +168,10 @@ class Rounds:
                     await source.send("end\n")
         return float(options.count / (result["ended"] - began))
 
+    async def _run(self, name: str, url: str) -> float:
+        await trio.to_thread.run_sync(self._subject.prepare, url)
+        return await (self.bare if name in self._subject.bare else self.route)(name, url)
+
     async def measure(self, _: argparse.Namespace) -> Mapping[str, Any]:
         subject, options = self._subject, self._options
         reason = await trio.to_thread.run_sync(subject.why_not)
@@ -172,21 +182,26 @@ class Rounds:
             broker, url = subject.broker(Path(folder))
             try:
                 await trio.to_thread.run_sync(broker.start)
+                for _warm in range(WARM):
+                    for name in subject.bare:
+                        await self._run(name, url())
                 for _round in range(options.rounds):
                     for name, found in rates.items():
-                        await trio.to_thread.run_sync(subject.prepare, url())
-                        run = self.bare if name in subject.bare else self.route
-                        found.append(await run(name, url()))
+                        found.append(await self._run(name, url()))
             finally:
                 await trio.to_thread.run_sync(broker.stop)
         medians = {name: statistics.median(found) for name, found in rates.items()}
+        ratios = {
+            route: statistics.median(a / b for a, b in zip(rates[route], rates[bare], strict=True))
+            for route, bare in subject.compare.items()
+        }
         return {
             "settings": {"count": options.count, "size": options.size, "rounds": options.rounds},
             "rates": rates,
             "medians": medians,
-            "of": {route: medians[route] / medians[bare] for route, bare in subject.compare.items()},
+            "of": ratios,
             "met": {
-                f"{route} >= {GOAL} x {bare}": medians[route] >= GOAL * medians[bare]
+                f"{route} >= {GOAL} x {bare}": ratios[route] >= GOAL
                 for route, bare in subject.compare.items()
             },
         }

@@ -21,6 +21,7 @@ import trio
 import mesh
 from bridges.asking import Asked, Asking
 from bridges.base import BrokerError, BrokerRejected, BrokerUnavailable, Kind, Session
+from bridges.behind import behind
 from bridges.config import read_bridge
 from bridges.counters import BridgeState, BridgeStatistics, RouteCounters
 from bridges.crossing import Inward, Outward
@@ -281,21 +282,17 @@ async def open_bridge(
             )
         bridge = Bridge(node, told, its_kind, spool)
         stack.enter_context(node.report_bridge(bridge.name, bridge.statistics))
-        failure: BaseException | None = None
-        async with trio.open_nursery() as nursery:
-            await nursery.start(bridge.run)
-            try:
-                yield bridge
-            except BaseException as error:  # noqa: BLE001
-                # Policy: it is the program's, and is raised again below, not wrapped in a group.
-                failure = error
+
+        async def leave(nursery: trio.Nursery) -> None:
             if not nursery.cancel_scope.cancel_called:
                 with trio.move_on_after(_DRAIN) as scope:
                     scope.shield = True
                     await bridge.drain()
             nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+
+        async with behind(leave) as nursery:
+            await nursery.start(bridge.run)
+            yield bridge
 
 
 async def check_bridge(settings: BridgeSettings, *, kind: Kind | None = None) -> None:

@@ -219,6 +219,9 @@ def words(text: str, *, separator: str = ".", one: str = "*", many: str = "#") -
 def _place(pattern: Sequence[str], levels: Sequence[str], one: str, many: str) -> list[int] | None:
     """Where each word of the pattern begins; None if it does not match.
 
+    It is how ``mesh.Pattern`` places levels, over words that no topic could have: empty ones, wildcards of another
+    spelling, which the limits of a topic say nothing about.
+
     After a mismatch only the last ``many`` is lengthened: what stands before it was placed as far left as it
     can be, and nothing is gained by moving it.
     """

@@ -9,6 +9,7 @@ from pathlib import Path
 import trio
 
 import mesh
+from bridges.behind import behind
 from bridges.bridge import Bridge, open_bridge
 from bridges.settings import BridgeSettings
 
@@ -28,15 +29,10 @@ async def open_bridges(
             task_status.started(bridge)
             await closing.wait()
 
-    failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
+    async def leave(_: trio.Nursery) -> None:
+        closing.set()
+
+    async with behind(leave) as nursery:
         for one in settings:
             bridges.append(await nursery.start(keep, one))  # noqa: PERF401 - one after the other, as the file has them
-        try:
-            yield bridges
-        except BaseException as error:  # noqa: BLE001
-            # Policy: it is the program's, and is raised again below, not wrapped in a group.
-            failure = error
-        closing.set()
-    if failure is not None:
-        raise failure
+        yield bridges
