@@ -16,7 +16,17 @@ from typing import Final
 
 import trio
 
-from bridges.base import BATCH, Broker, BrokerRejected, BrokerUnavailable, Delivery, Kind, Receiver, Session
+from bridges.base import (
+    BATCH,
+    Broker,
+    BrokerRejected,
+    BrokerUnavailable,
+    Delivery,
+    Kind,
+    Outcome,
+    Receiver,
+    Session,
+)
 from bridges.mapping import SourcePattern, words
 from bridges.messages import BrokerMessage
 from bridges.settings import BridgeSettings, ExportRoute, ImportRoute
@@ -47,6 +57,9 @@ class MemoryServer:
         self.dead: list[tuple[BrokerMessage, str]] = []
         self.confirms = math.inf
         """Batches that are confirmed. With the next one it dies, having stored it: nobody is told."""
+        self.confirming = trio.Event()
+        """Batches are confirmed once it is set: nobody who sends need wait for that."""
+        self.confirming.set()
         self.replies: dict[str, BrokerMessage] = {}
         self.workers: dict[str, Callable[[BrokerMessage], BrokerMessage]] = {}
         self.news = trio.lowlevel.ParkingLot()
@@ -207,8 +220,18 @@ class _MemorySession(Session):
     async def send(
         self, route: ExportRoute, messages: Sequence[BrokerMessage]
     ) -> Mapping[int, BrokerRejected]:
+        return await (await self.begin(route, messages))()
+
+    async def begin(self, route: ExportRoute, messages: Sequence[BrokerMessage]) -> Outcome:
         await trio.lowlevel.checkpoint()
-        return self._server.store(messages, reliable=route.reliable)
+        refused = self._server.store(messages, reliable=route.reliable)
+
+        async def outcome() -> Mapping[int, BrokerRejected]:
+            await self._server.confirming.wait()
+            self._server.check_up()
+            return refused
+
+        return outcome
 
     @asynccontextmanager
     async def receive(self, route: ImportRoute) -> AsyncIterator[Receiver]:

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
+import trio
 
 import mesh
 from bridges.mapping import words
@@ -110,6 +111,30 @@ class TestMemory(BridgeContract):
             assert route(statistics).repeated == 1
             first, again = broker.server.log
             assert first.message_id == again.message_id
+
+    async def test_batches_are_under_way_at_once_and_those_in_doubt_are_sent_again_in_order(
+        self, setting: Setting, broker: MemoryHarness
+    ) -> None:
+        server = broker.server
+        async with (
+            setting.nodes(1) as (here,),
+            setting.leading(here, export=setting.export(reliable=True, format="json")) as bridge,
+        ):
+            server.confirming = trio.Event()
+            for number in range(3):
+                await here.publish(f"{setting.prefix}/a", number)
+                await settled(bridge, lambda it: len(server.log) == number + 1)  # noqa: B023 - asked at once
+            # All three are there, each in a batch of its own, and nobody has heard of the first.
+            assert route(bridge.statistics()).moved == 0
+            assert (await settled(bridge, lambda it: it.spool)).spool.messages == 3  # type: ignore[union-attr]
+            server.kill()
+            server.confirming.set()
+            await settled(bridge, lambda it: it.state == "away")
+            server.restart()
+            statistics = await settled(bridge, lambda it: route(it).moved == 3)
+            assert route(statistics).repeated == 3
+            assert [message.data for message in server.log] == [b"0", b"1", b"2"] * 2
+            await settled(bridge, lambda it: it.spool and it.spool.messages == 0)
 
     @BOTH
     async def test_what_the_broker_refuses_is_put_on_a_topic_of_the_mesh(
