@@ -109,8 +109,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         from tests.workers import arranged
 
         items[:] = arranged(items)
-    # (pytest-cov 7.1 has nothing to pause when it was told --cov and --no-cov.)
-    measuring = not config.getoption("no_cov", False)
+    # Not without pytest-cov, nor with --no-cov, where it has nothing to pause and fails over that.
+    measuring = config.getoption("no_cov", None) is False
     for item in items:
         if measuring and item.nodeid.startswith(UNMEASURED):
             item.add_marker("no_cover")
