@@ -27,6 +27,7 @@ from mesh.cli import (
     peers,
     serve,
     token,
+    top,
 )
 from mesh.cli.output import say
 
@@ -72,7 +73,21 @@ def options(
         raise typer.Exit(2)
 
 
-for family in (identity, members, ca, daemon, bridge, token, messaging, serve, peers, bench, doctor, demo):
+for family in (
+    identity,
+    members,
+    ca,
+    daemon,
+    bridge,
+    token,
+    messaging,
+    serve,
+    peers,
+    top,
+    bench,
+    doctor,
+    demo,
+):
     family.register(app)
 
 

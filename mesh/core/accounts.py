@@ -85,6 +85,22 @@ class Accounts:
             if not key.number
         )
 
+    def awaited_by_topic(self) -> list[tuple[NodeId, str, int]]:
+        """The same, publisher by publisher and topic by topic."""
+        return [
+            (key.node, key.topic, r.end - r.next if r.next is not None else r.held)
+            for key, r in self._repairs.waiting.items()
+            if not key.number
+        ]
+
+    def numbers(self) -> list[tuple[NodeId, str, int]]:
+        """How far each publisher's streams have come, as far as we have seen: the number that comes next."""
+        found = []
+        for node, publisher in self._publishers.items():
+            found += [(node, topic, number) for topic, number in publisher.plain.numbers()]
+            found += [(node, topic, r.next) for topic, r in publisher.kept.items() if r.next is not None]
+        return found
+
     def _of(self, node: NodeId) -> _Publisher:
         publisher = self._publishers.get(node)
         if publisher is None:

@@ -93,6 +93,10 @@ class StreamSequences:
         expected = self._next.get(topic)
         return 0 if expected is None and self.settled else expected
 
+    def numbers(self) -> list[tuple[str, int]]:
+        """Each topic that is remembered, and its next number."""
+        return [(topic, number) for topic, number in self._next.items() if number != _NEVER]
+
     def tail(self, topic: str, next_number: int) -> Missing:
         """The publisher announced, behind everything it has sent, the number that would come next: what is
         missing at the end. Of a topic of which nobody knows where it began nothing can be said."""

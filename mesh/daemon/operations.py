@@ -1,6 +1,7 @@
 """What commands can ask of a running daemon, over its control socket (``control``).
 
 status                              name, id, process, mesh, endpoints, peers, counters
+top {interval}                      what the node counted, again and again (``top``)
 peers · watch                       the peers now · each change of them
 members                             of the mesh, as this home knows them
 invite {uses, lifetime, roles}      a token that names this daemon's endpoints
@@ -22,6 +23,7 @@ import trio
 
 from mesh.core.fields import check_endpoint
 from mesh.core.token import MAX_HINTS, encode_token
+from mesh.daemon.top import snapshot
 from mesh.discovery.endpoints import is_local
 from mesh.errors import ConfigError
 from mesh.home import CaLocked, Custody
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Operations", "control_socket", "event_fields", "hints", "member_fields", "peer_fields"]
 
 _log = logging.getLogger(__name__)
+
+_LEAST_INTERVAL: Final = 0.1  # s between two snapshots: each looks at every topic
 
 _CHANGES: Final[dict[type[PeerEvent], str]] = {
     PeerJoined: "joined",
@@ -109,7 +113,7 @@ class Operations:
         }
 
     def streams(self) -> dict[str, Stream]:
-        return {"watch": self.watch}
+        return {"watch": self.watch, "top": self.top}
 
     async def status(self, _: Mapping[str, Any]) -> Any:
         node = self._node
@@ -140,6 +144,12 @@ class Operations:
     async def watch(self, _: Mapping[str, Any]) -> AsyncIterator[Any]:
         async for event in self._node.watch_peers():
             yield event_fields(event)
+
+    async def top(self, request: Mapping[str, Any]) -> AsyncIterator[Any]:
+        interval = max(_LEAST_INTERVAL, _number(request, "interval"))
+        while True:
+            yield snapshot(self._node)
+            await trio.sleep(interval)
 
     async def members(self, _: Mapping[str, Any]) -> Any:
         return [member_fields(member) for member in self._home.members()]

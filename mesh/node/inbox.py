@@ -169,6 +169,7 @@ class Inbox:
         for number in self._router.route(topic).local:
             subscription = self.subscriptions[number]
             subscription.lost += count
+            subscription.lost_by_cause[cause] += count
             if isinstance(subscription, PacedSubscription):
                 subscription.passed(sender, topic, end, count)
         self.losses.feed(MessagesLost(sender, cause.value, topic, first, count))

@@ -19,12 +19,22 @@ from mesh.node.message import Peer
 from mesh.node.subscription import Subscription
 from mesh.node.switchboard import Switchboard
 
-__all__ = ["PeerStatistics", "Statistics", "SubscriptionStatistics", "WindowStatistics", "collect"]
+__all__ = [
+    "PeerStatistics",
+    "Statistics",
+    "SubscriptionStatistics",
+    "TopicStatistics",
+    "WindowStatistics",
+    "collect",
+    "topics",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionStatistics:
-    """One subscription: messages. ``lost`` never arrived, ``dropped`` fell to its overflow policy."""
+    """One subscription: messages. ``lost`` never arrived, ``dropped`` fell to its overflow policy, ``awaited`` are missing and
+    asked for, or wait behind such. What was published for it = delivered + dropped + lost + queued + awaited.
+    """
 
     pattern: str
     group: str
@@ -33,6 +43,17 @@ class SubscriptionStatistics:
     dropped: int
     lost: int
     queued: int
+    awaited: int
+    lost_by_cause: Mapping[str, int]
+    dropped_by_reason: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicStatistics:
+    """One topic, as far as this node has seen: how many publish there, and how many messages they have published."""
+
+    publishers: int
+    published: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +132,10 @@ class Statistics:
 def collect(board: Switchboard, mechanisms: Sequence[Discovery], bridges: Mapping[str, object]) -> Statistics:
     """What the parts of a node have counted up to now."""
     inbox, engine = board.inbox, board.engine
-    subscriptions = tuple(map(_of_subscription, inbox.subscriptions.values()))
+    awaited = _awaited(board)
+    subscriptions = tuple(
+        _of_subscription(each, awaited[number]) for number, each in inbox.subscriptions.items()
+    )
     reasons = _rejected(board, mechanisms)
     return Statistics(
         published=board.publishing.published,
@@ -153,9 +177,44 @@ def _rejected(board: Switchboard, mechanisms: Sequence[Discovery]) -> dict[str, 
     return dict(reasons)
 
 
-def _of_subscription(it: Subscription) -> SubscriptionStatistics:
+def _awaited(board: Switchboard) -> Counter[int]:
+    """By the number of the subscription."""
+    awaited: Counter[int] = Counter()
+    for _, topic, count in board.engine.accounts.awaited_by_topic():
+        for number in board.engine.router.route(topic).local:
+            awaited[number] += count
+    return awaited
+
+
+def _of_subscription(it: Subscription, awaited: int) -> SubscriptionStatistics:
     return SubscriptionStatistics(
-        it.pattern, it.group, it.received, it.delivered, it.dropped, it.lost, it.queued
+        it.pattern,
+        it.group,
+        it.received,
+        it.delivered,
+        it.dropped,
+        it.lost,
+        it.queued,
+        awaited,
+        MappingProxyType({cause.value: n for cause, n in it.lost_by_cause.items()}),
+        MappingProxyType({it.overflow: it.dropped} if it.dropped else {}),
+    )
+
+
+def topics(board: Switchboard) -> Mapping[str, TopicStatistics]:
+    """All topics of which this node knows how far they came: its own, and those that it is subscribed to.
+
+    Nothing is counted for this: sequence numbers say it.
+    """
+    publishers: Counter[str] = Counter()
+    published: Counter[str] = Counter()
+    own = ((topic, stream.count) for topic, stream in board.publishing.streams.items())
+    seen = ((topic, number) for _, topic, number in board.engine.accounts.numbers())
+    for topic, number in (*own, *seen):
+        publishers[topic] += 1
+        published[topic] += number
+    return MappingProxyType(
+        {topic: TopicStatistics(publishers[topic], number) for topic, number in published.items()}
     )
 
 

@@ -7,7 +7,7 @@ reschedule for each, yet yielding to the scheduler often enough that nothing sta
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from itertools import count, repeat
 from operator import length_hint
@@ -17,6 +17,7 @@ from typing import Final, Literal, NamedTuple, Self, cast, get_args
 import trio
 from trio.lowlevel import ParkingLot
 
+from mesh.core.effects import LossCause
 from mesh.core.messages import Batch, InterestEntry
 from mesh.errors import ConfigError, NodeClosed, Overflowed
 from mesh.node.message import Message, Origin
@@ -128,6 +129,7 @@ class Subscription:
         self.received = 0
         self.dropped = 0
         self.lost = 0
+        self.lost_by_cause: Counter[LossCause] = Counter()
         self.entry: InterestEntry | None = None
         self._enter = enter
         self._leave = leave
