@@ -48,7 +48,7 @@ CLUSTER = "zeromeshTestsCluster0w"
 """A cluster id: 16 bytes in base64. One for all: a formatted folder can then be copied instead of made."""
 
 START_WITHIN = 120.0
-STOP_WITHIN = 30.0
+ARCHIVE_WITHIN = 120.0
 
 POM = f"""\
 <project>
@@ -289,16 +289,18 @@ class Broker:
         self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        """End it, and let the next one of this machine start faster."""
+        """End it. The first one of this machine is asked to, and leaves its archive of classes for the next."""
         if self._process is None or self._process.poll() is not None:
+            return
+        if self._archive is None:
+            self.kill()  # what it would save on its way out goes with its folder
             return
         self._process.terminate()
         try:
-            # The first one also writes its archive of classes, which takes a while.
-            self._process.wait(STOP_WITHIN * (4 if self._archive else 1))
+            self._process.wait(ARCHIVE_WITHIN)
         except subprocess.TimeoutExpired:
             self.kill()
-        if self._archive is not None and self._archive.exists():
+        if self._archive.exists():
             _rename_over(self._archive, _cache() / "classes.jsa")
 
 

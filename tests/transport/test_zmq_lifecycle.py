@@ -250,6 +250,7 @@ async def test_it_does_not_run_if_nobody_judges(monkeypatch: pytest.MonkeyPatch)
         task_status.started()
 
     monkeypatch.setattr(Gate, "run", deaf)
+    monkeypatch.setattr("mesh.transport.zmqselftest._PATIENCE", 0.5)
     assert "its own test" in (await refusal("tcp://127.0.0.1:0")).reason
 
 
