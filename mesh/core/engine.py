@@ -58,7 +58,7 @@ from mesh.core.session import Session
 from mesh.core.standing import Standing
 from mesh.core.subscriber import Subscriber
 from mesh.core.suspicion import Suspicion
-from mesh.core.types import Address, NodeId, RandomBytes, Reason, RemoteProtocolError, node_id
+from mesh.core.types import Address, NodeId, RandomBytes, Reason, RemoteProtocolError, node_id, printable
 from mesh.core.windows import Windows
 
 __all__ = ["Engine"]
@@ -267,9 +267,10 @@ class Engine:
             self.router.remove_peer(session.node)  # it is asked and told nothing more
             self.links.say_farewell(session, clock)
         else:
-            self._effects.append(Incident("peer ended the link", f"{session.name}: {message.text}"))
+            why = printable(message.text)
+            self._effects.append(Incident("peer ended the link", f"{session.name}: {why}"))
             self.links.ban(session.node, clock, self.config.redial_max)
-            self.links.end(session, message.text or "ended the link", clock)
+            self.links.end(session, why or "ended the link", clock)
 
     def on_pong(self, session: Session, message: PongMessage, clock: float) -> None:
         self.suspicion.answered(session, message.token)

@@ -26,7 +26,7 @@ from mesh.core.messages import (
     RefuseMessage,
     WelcomeMessage,
 )
-from mesh.core.types import NodeId, RandomBytes, Reason, RemoteProtocolError
+from mesh.core.types import NodeId, RandomBytes, Reason, RemoteProtocolError, printable
 
 __all__ = ["Introductions", "JoinAnswerer"]
 
@@ -72,6 +72,9 @@ class Introductions:
         self._dialled: dict[int, _Dialled] = {}
         self._next_dial = 1
         self.join_answerer: JoinAnswerer | None = None
+        self.mismatched: dict[
+            NodeId, tuple[int, int]
+        ] = {}  # nodes with no version in common → what they speak
         self.refused_by: dict[str, str] = {}  # endpoint → reason, the latest of each, for doctor
 
     # -- dialling --------------------------------------------------------------
@@ -145,12 +148,18 @@ class Introductions:
                     self._effects.append(HangUp(number))
             self.dialer.reached(dialled.target, node, clock)
         self.refused_by.pop(dialled.endpoint, None)
+        self.mismatched.pop(node, None)
         self._introduced(who, dialled.endpoint, "", clock)
 
     def _was_refused(self, dialled: _Dialled, message: RefuseMessage) -> None:
-        text = message.text
+        text = printable(message.text)
         if message.reason == Reason.VERSION_MISMATCH.value:
-            text += f" (theirs {message.versions[0]}-{message.versions[1]})"
+            low, high = message.versions
+            text += f" (theirs {low}-{high})"
+            if dialled.target.node is not None:
+                self.mismatched[dialled.target.node] = (low, high)
+                if len(self.mismatched) > _REFUSALS:
+                    del self.mismatched[next(iter(self.mismatched))]
         self._note_refusal(dialled.endpoint, text)
         self._effects.append(Incident("refused by peer", f"{dialled.endpoint}: {text}"))
 

@@ -24,6 +24,7 @@ __all__ = [
     "member_id",
     "mesh_id",
     "node_id",
+    "printable",
 ]
 
 PROTOCOL_VERSIONS = (1, 1)
@@ -55,6 +56,11 @@ def member_id(public_key: bytes) -> MemberId:
 def mesh_id(ca_public_key: bytes) -> MeshId:
     """The id of the mesh whose CA has this Ed25519 public key (32 bytes)."""
     return MeshId(hashlib.sha256(ca_public_key).digest()[:16])
+
+
+def printable(text: str) -> str:
+    """A peer's words for a log or a terminal: no line breaks and no control sequences, which could pretend to be ours."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
 class Address(NamedTuple):

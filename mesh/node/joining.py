@@ -18,9 +18,9 @@ from mesh.core.identity import SigningKey
 from mesh.core.join import NOT_INVITER, Joined, Joiner
 from mesh.core.messages import RefuseMessage
 from mesh.core.token import Invitation
-from mesh.core.types import NodeId, Reason, RemoteProtocolError
+from mesh.core.types import PROTOCOL_VERSIONS, NodeId, Reason, RemoteProtocolError, printable
 from mesh.discovery.base import Announcement, Candidate, Discovery
-from mesh.errors import CredentialError
+from mesh.errors import CredentialError, ProtocolMismatch
 from mesh.transport.base import IntroRoute, Transport, Verdict
 
 __all__ = ["MAX_DIALS", "join"]
@@ -40,6 +40,7 @@ class _Asking:
         self.over = trio.Event()
         self.joined: Joined | None = None
         self.refusal = ""
+        self.mismatch: ProtocolMismatch | None = None
 
     def ask(self, endpoints: Iterable[str]) -> None:
         for endpoint in endpoints:
@@ -78,9 +79,13 @@ class _Asking:
             self._transport.send_intro(route, encode_intro(answer))
 
     def _refused(self, route: IntroRoute, endpoint: str, message: RefuseMessage) -> None:
+        text = printable(message.text)
+        if message.reason == Reason.VERSION_MISMATCH.value:
+            low, high = message.versions
+            self.mismatch = ProtocolMismatch(PROTOCOL_VERSIONS, (low, high), endpoint)
         if message.reason != NOT_INVITER:
-            self._end(message.text)
-        self._close(route, endpoint, message.text)
+            self._end(text)
+        self._close(route, endpoint, text)
 
     def _end(self, refusal: str) -> None:
         self.refusal = refusal
@@ -124,7 +129,8 @@ async def join(
 ) -> Joined:
     """Redeem an invitation for the member key ``key`` under ``name``; at most ``patience`` seconds.
 
-    Raises ``CredentialError`` whose text says who refused and why, or that nobody answered.
+    Raises ``CredentialError`` whose text says who refused and why, or that nobody answered; ``ProtocolMismatch`` if
+    who refused speaks no version that we speak.
     """
     asking = _Asking(invitation, key, name, transport)
     async with trio.open_nursery() as nursery:
@@ -138,6 +144,8 @@ async def join(
         nursery.cancel_scope.cancel()
     if asking.joined is not None:
         return asking.joined
+    if asking.mismatch is not None:
+        raise asking.mismatch
     raise CredentialError(f"cannot join: {_why_not(asking)}")
 
 

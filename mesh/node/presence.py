@@ -16,8 +16,8 @@ from mesh.core.effects import PeerChange, PeerChanged
 from mesh.core.engine import Engine
 from mesh.core.membership import LivenessState
 from mesh.core.router import LOCAL
-from mesh.core.types import NodeId
-from mesh.errors import MeshError, PeerGone, RequestTimeout, UnknownPeer
+from mesh.core.types import PROTOCOL_VERSIONS, NodeId
+from mesh.errors import MeshError, PeerGone, ProtocolMismatch, RequestTimeout, UnknownPeer
 from mesh.node.message import Peer, PeerEvent, PeerJoined, PeerLeft, PeerRecovered, PeerSuspected
 from mesh.node.watch import Watch, Watches
 
@@ -86,7 +86,7 @@ class Presence:
         return Peer(node.hex(), "", "", (), "left", None)
 
     def resolve(self, peer: Peer | str) -> NodeId:
-        """A ``Peer``, an id or a name → the node. Raises ``UnknownPeer``, ``PeerGone``."""
+        """A ``Peer``, an id or a name → the node. Raises ``UnknownPeer``, ``PeerGone``, ``ProtocolMismatch``."""
         wanted = peer.id if isinstance(peer, Peer) else peer
         named = []
         for node, known in self.peers.items():
@@ -100,6 +100,9 @@ class Presence:
             raise UnknownPeer(wanted, "several peers have this name, use an id")
         if isinstance(peer, Peer):
             raise PeerGone(peer.id, peer.name)
+        for node, theirs in self._engine.introductions.mismatched.items():
+            if node.hex() == wanted:
+                raise ProtocolMismatch(PROTOCOL_VERSIONS, theirs, wanted)
         raise UnknownPeer(wanted)
 
     def _snapshot(self, node: NodeId) -> Peer:

@@ -6,17 +6,24 @@ import ipaddress
 import os
 import re
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
+import mesh as mesh_package
 from mesh.cli import checks
 from mesh.cli.checks_mesh import reasons
 from mesh.core.identity import CLOCK_TOLERANCE
+from mesh.daemon import control
+from mesh.daemon.operations import Operations
 from mesh.discovery.interfaces import Interface
 from mesh.home import Home
 from tests.cli.command import daemon, home_at, mesh
+from tests.hostile.stage import member
+from tests.node.meshes import CALM
 
 YEAR = 365 * 86400
 
@@ -168,3 +175,42 @@ async def test_a_configuration_that_is_wrong(tmp_path: Path) -> None:
     assert done.code == 1
     [check] = [each for each in done.json if each["check"] == "configuration"]
     assert "mesh.toml:2: node.nmae" in check["text"]
+
+
+async def test_a_denial_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon remembers whom a rule denied what; the doctor says it, and where to change it."""
+    home = Home(tmp_path / "home")
+    home.init("orchard", "kitchen")
+    (home.path / "mesh.toml").write_text(
+        """[[allow]]\naction = "request"\npattern = "door/**"\nmember = "kitchen"\n"""
+    )
+    other = member(home, tmp_path, "cellar")
+    options: dict[str, Any] = {"listen": ["tcp://127.0.0.1:0"], "discovery": (), "config": CALM}
+    async with (
+        mesh_package.open_node("kitchen", home=home.path, **options) as kitchen,
+        mesh_package.open_node("cellar", home=other, connect=kitchen.endpoints, **options) as cellar,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def never(request: mesh_package.Request) -> None:
+            raise AssertionError
+
+        await nursery.start(partial(kitchen.serve, "door/open", never))
+        with trio.fail_after(60), pytest.raises(mesh_package.NotAuthorized):
+            while True:
+                try:
+                    await cellar.request("door/open", timeout=30)
+                except mesh_package.NoResponders:  # it has not heard of the responder yet
+                    await trio.sleep(0.05)
+
+        async def ask(*_: object, **__: object) -> Any:
+            return await Operations(kitchen, home).status({})
+
+        monkeypatch.setattr(control, "ask", ask)
+        monkeypatch.setattr(checks, "ask", ask, raising=False)
+        found, _ = await checks.daemon(home)
+        [denied] = [check for check in found if check.check == "rules"]
+        nursery.cancel_scope.cancel()
+    assert denied.verdict == "warn"
+    assert denied.text.startswith("cellar may not request 'door/open': allow[1]")
+    assert "mesh.toml" in denied.advice

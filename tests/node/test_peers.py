@@ -11,6 +11,9 @@ import pytest
 import trio
 
 import mesh
+from mesh.core.handshake import Introducer
+from mesh.core.messages import HelloMessage
+from mesh.core.types import PROTOCOL_VERSIONS, NodeId
 from mesh.node.node import Node
 from tests.node.meshes import HASTY, PATIENCE, MemoryMeshes, Meshes, background, until, vanish
 
@@ -154,3 +157,26 @@ async def test_a_node_that_restarts_is_another_peer(meshes: Meshes) -> None:
                 assert event.peer.id == again.id
             assert isinstance(await next_event(events), mesh.PeerLeft)
         assert len(set(ids)) == 3
+
+
+async def test_a_node_of_another_version(meshes: Meshes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was found and cannot be spoken to: who asks for it by its id hears why."""
+    hello = Introducer.hello
+
+    def newer(self: Introducer) -> HelloMessage:
+        return hello(self)._replace(versions=[7, 9])
+
+    async with meshes.open("old") as old:
+        monkeypatch.setattr(Introducer, "hello", newer)
+        async with meshes.open("new") as new:
+            new._engine.hint(NodeId(bytes.fromhex(old.id)), old.endpoints, trio.current_time())
+            new._pump.apply()
+            await until(new, lambda: new._engine.introductions.mismatched)
+            assert old.statistics().rejected_by_reason["version_mismatch"] > 0
+            with pytest.raises(mesh.ProtocolMismatch) as caught:
+                await new.ping(old.id)
+            assert caught.value.theirs == PROTOCOL_VERSIONS
+            assert caught.value.peer == old.id
+            assert any("version" in reason for reason in new.refusals.values())
+            with pytest.raises(mesh.UnknownPeer):
+                await new.ping("somebody else")
