@@ -196,9 +196,7 @@ async def test_batches_follow_each_other_in_order(kafka: Broker) -> None:
             for at in range(0, 1000, 50)
         ]
         for outcome in outcomes:
-            assert {index: error.reason for index, error in (await outcome()).items()} == {
-                50: "invalid topic"
-            }
+            assert {index: error.reason for index, error in (await outcome()).items()} == {50: "too large"}
     assert [int(record.value) for record in await records(kafka.address, topic)] == list(range(1000))
 
 
