@@ -31,6 +31,7 @@ from hypercorn.typing import ConnectionState as SharedState
 from hypercorn.utils import parse_socket_addr
 from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Message, Ping
+from wsproto.events import Event as WSProtoEvent
 from wsproto.frame_protocol import CloseReason
 
 from bridges.web.counters import Counters
@@ -204,6 +205,12 @@ class _WebSocket(WSStream):
                     await self._send_wsproto_event(event.response())
                 await self.send(StreamClosed(stream_id=self.stream_id))
         return None
+
+    async def _send_wsproto_event(self, event: WSProtoEvent) -> None:
+        if isinstance(event, CloseConnection):
+            # Ours or the answer to theirs: from here on the session's writer is silent, before it knows of the end.
+            self.scope["state"]["stream"].say_goodbye()
+        await super()._send_wsproto_event(event)
 
     async def _fail(self, code: int, reason: str | None) -> None:
         self._failed = True

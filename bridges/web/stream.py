@@ -42,6 +42,7 @@ class SharedStream(trio.abc.Stream):
         self._lock = trio.Lock()
         self._tail = memoryview(b"")
         self._closed = False
+        self._said_goodbye = False
         self.heard = trio.current_time()
         self.unread = 0
         self.is_late = False
@@ -97,6 +98,20 @@ class SharedStream(trio.abc.Stream):
             await self._send(tail)
             await self._send(data)
 
+    def say_goodbye(self) -> None:
+        """hypercorn's next bytes are the close frame: whoever sends frames of his own has sent the last of them
+        (RFC 6455 §5.5.1)."""
+        self._said_goodbye = True
+
+    async def send_frame(self, data: bytes) -> None:
+        """As ``send_all``, for a frame that must not come after the close frame: ``ClosedResourceError`` then."""
+        async with self._lock:
+            if self._said_goodbye:  # while this waited for its turn, perhaps
+                raise trio.ClosedResourceError("the close frame was sent")
+            tail, self._tail = self._tail, memoryview(b"")
+            await self._send(tail)
+            await self._send(data)
+
     async def _send(self, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data)
         while view:
@@ -111,7 +126,9 @@ class SharedStream(trio.abc.Stream):
     @property
     def ready(self) -> bool:
         """Whether ``send_nowait`` may be called: nothing is in the way, as far as is known."""
-        return self._fileno >= 0 and not (self._closed or self._tail or self._lock.locked())
+        if self._closed or self._said_goodbye:
+            return False
+        return self._fileno >= 0 and not (self._tail or self._lock.locked())
 
     def send_nowait(self, data: bytes) -> None:
         """Send whole frames; what the socket does not take now is sent by the next ``drain`` or ``send_all``."""

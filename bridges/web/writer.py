@@ -23,6 +23,7 @@ class Writer:
         self._stream = stream
         self._wake = trio.Event()
         self._taken = trio.Event()
+        self._is_over = False
 
     def offer(self, data: bytes, messages: int) -> bool:
         """Send these messages, in front of which nothing waits; False if something does."""
@@ -53,17 +54,19 @@ class Writer:
             try:
                 await self.flush()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._is_over = True
+                self._taken.set()
                 return  # the reader notices, and ends
 
     async def flush(self) -> None:
-        """Send all that waits. Raises trio's ``BrokenResourceError``, ``ClosedResourceError``."""
+        """Send all that waits. Raises trio's ``BrokenResourceError``; ``ClosedResourceError`` after the close frame too."""
         await self._stream.drain()
         while self.outbox:
-            await self._stream.send_all(self._next())
+            await self._stream.send_frame(self._next())
 
     async def wait_for_answers(self, most: int) -> None:
-        """Return when at most so many bytes of answers wait."""
-        while self.outbox.urgent > most:
+        """Return when at most so many bytes of answers wait, or nobody will get them any more."""
+        while self.outbox.urgent > most and not self._is_over:
             self._taken = trio.Event()
             await self._taken.wait()
 

@@ -11,6 +11,7 @@ import pytest
 import trio
 
 import mesh
+from bridges.web.stream import SharedStream
 from tests.bridges.web import conformance
 from tests.bridges.web.clients import PATIENCE, Web, masked, raw, read_frame, shake_hands
 
@@ -23,6 +24,45 @@ async def test_the_cases_of_autobahn(near: mesh.Node, tmp_path: Path) -> None:
     assert not bad
     # Those three ask of what the RFC leaves open: data after a close, and codes from 5000 on.
     assert [name for name, (verdict, _) in found.items() if verdict != "OK"] == ["7.1.6", "7.13.1", "7.13.2"]
+
+
+async def test_nothing_follows_the_close_frame_that_answers_theirs(
+    open_web: Web, far: mesh.Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 6455 §5.5.1, with a message that comes after the close frame and before the session hears of it."""
+    held = trio.Event()
+    send_all = SharedStream.send_all
+
+    async def send_and_pause(stream: SharedStream, data: bytes) -> None:
+        await send_all(stream, data)
+        if data[0] == 0x88:
+            await held.wait()
+
+    monkeypatch.setattr(SharedStream, "send_all", send_and_pause)
+    async with raw(open_web) as leaver, raw(open_web) as stayer:
+        with trio.fail_after(PATIENCE):
+            for stream in (leaver, stayer):  # the hub passes messages on in this order
+                await stream.send_all(masked(1, b'{"op":"subscribe","id":1,"pattern":"t"}'))
+                assert b"subscribed" in (await read_frame(stream))[1]
+            await leaver.send_all(masked(8, b"\x03\xe8"))
+            assert await read_frame(leaver) == (8, b"\x03\xe8")
+            await far.publish("t", 1)
+            assert b'"message"' in (await read_frame(stayer))[1]
+            held.set()
+            assert (await read_frame(leaver))[0] == -1
+
+
+async def test_nothing_follows_the_close_frame_that_is_ours(open_web: Web) -> None:
+    async with raw(open_web) as stream:
+        (session,) = open_web.gateway._sockets._sessions
+        with trio.fail_after(PATIENCE):
+            await stream.send_all(masked(3, b""))  # there is no such opcode
+            assert (await read_frame(stream))[0] == 8
+            session.look(trio.current_time() + open_web.gateway._bounds.ping_every)  # a ping is due
+            with pytest.raises(trio.ClosedResourceError):
+                await session._out.flush()
+            await stream.send_all(masked(8, b"\x03\xe8"))
+            assert (await read_frame(stream))[0] == -1
 
 
 async def test_compression_is_not_offered(open_web: Web) -> None:
