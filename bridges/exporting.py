@@ -116,19 +116,29 @@ class Export:
     async def take_in(self, node: mesh.Node, *, task_status: trio.TaskStatus[None]) -> None:
         """Take what the mesh publishes, until cancelled. Started when the subscription is live."""
         begun, under_way = trio.open_memory_channel[_UnderWay](DEPTH)
-        async with node.subscribe(self.route.pattern) as messages, trio.open_nursery() as nursery:
+        # A full spool that blocks holds the publishers back, as far as their patience goes.
+        overflow = "backpressure" if self._spool is not None and self._spool.blocks else "drop_oldest"
+        async with (
+            node.subscribe(self.route.pattern, overflow=overflow) as messages,
+            trio.open_nursery() as nursery,
+        ):
             self._messages = messages
             nursery.start_soon(self._follow, under_way)
             task_status.started()
             while True:
-                self._busy = False
-                batch = [await anext(messages)]
-                self._busy = True
+                batch: list[mesh.Message] = []
                 try:
+                    self._busy = False
+                    batch.append(await anext(messages))
+                    self._busy = True
                     while len(batch) < BATCH:
                         batch.append(messages.receive_nowait())
                 except trio.WouldBlock:
                     pass
+                except mesh.CutOff as gap:
+                    self.counters.dropped("cut off", gap.dropped)
+                    if not batch:
+                        continue
                 if self._spool is not None:
                     await self._take(self._spool, batch)
                 else:

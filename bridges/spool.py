@@ -115,6 +115,7 @@ class Spool:
     def __init__(self, database: sqlite3.Connection, limit: int, when_full: WhenFull) -> None:
         self._database = database
         self._limit = limit
+        self.blocks = when_full == "block"
         self._when_full = when_full
         self._lock = trio.Lock()
         self._room = trio.lowlevel.ParkingLot()

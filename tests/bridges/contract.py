@@ -23,7 +23,7 @@ import mesh
 from bridges.base import BrokerRejected, BrokerUnavailable, Kind
 from bridges.bridge import Bridge, check_bridge, open_bridge
 from bridges.counters import BridgeStatistics, RouteStatistics
-from tests.node.meshes import MemoryMeshes
+from tests.node.meshes import CALM, MemoryMeshes
 
 PATIENCE = 60.0
 """Seconds within which everything must have happened; brokers start slowly on a busy machine."""
@@ -132,9 +132,9 @@ class Setting:
         self._meshes = MemoryMeshes()
         self._folder = folder
 
-    def nodes(self, n: int) -> AbstractAsyncContextManager[list[mesh.Node]]:
+    def nodes(self, n: int, *, config: mesh.Config = CALM) -> AbstractAsyncContextManager[list[mesh.Node]]:
         """Nodes that know each other."""
-        return self._meshes.of(n)
+        return self._meshes.of(n, config=config)
 
     def export(self, **more: Any) -> dict[str, Any]:
         extra = self.harness.reliable_export() if more.get("reliable") else {}

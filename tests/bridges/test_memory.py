@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from bridges.messages import flatten, unflatten
 from tests.bridges.contract import (
     BOTH,
     CANARY,
+    PATIENCE,
     BridgeContract,
     Harness,
     Observer,
@@ -27,6 +30,7 @@ from tests.bridges.contract import (
     settled,
 )
 from tests.bridges.contract import setting as setting
+from tests.node.meshes import CALM
 
 
 class MemoryObserver(Observer):
@@ -135,6 +139,59 @@ class TestMemory(BridgeContract):
             assert route(statistics).repeated == 3
             assert [message.data for message in server.log] == [b"0", b"1", b"2"] * 2
             await settled(bridge, lambda it: it.spool and it.spool.messages == 0)
+
+    async def test_a_full_spool_that_blocks_holds_publishers_back(
+        self, setting: Setting, broker: MemoryHarness
+    ) -> None:
+        config = replace(CALM, buffer=20, backpressure_patience=PATIENCE)
+        async with (
+            setting.nodes(2, config=config) as (here, there),
+            setting.bridge(
+                here, export=setting.export(reliable=True, format="json"), spool={"bytes": 4_000}
+            ) as bridge,
+        ):
+            broker.server.kill()
+            with trio.fail_after(PATIENCE):
+                await bridge.wait_for("away")
+            async with (
+                there.publisher(f"{setting.prefix}/a", reliable=True) as publisher,
+                trio.open_nursery() as nursery,
+            ):
+
+                async def publish() -> None:
+                    for number in range(300):
+                        await publisher.publish(number)
+
+                nursery.start_soon(publish)
+                with trio.fail_after(PATIENCE):
+                    while not any(window.waiting for window in there.statistics().windows):  # noqa: ASYNC110
+                        await trio.sleep(0.02)
+                broker.server.restart()
+                await settled(bridge, lambda it: route(it).moved == 300)
+            assert [json.loads(message.data) for message in broker.server.log] == [*range(300)]
+            assert not route(bridge.statistics()).dropped
+
+    async def test_what_comes_when_patience_is_over_is_counted(
+        self, setting: Setting, broker: MemoryHarness
+    ) -> None:
+        config = replace(CALM, buffer=20, backpressure_patience=0.1)
+        async with (
+            setting.nodes(2, config=config) as (here, there),
+            setting.bridge(
+                here, export=setting.export(reliable=True, format="json"), spool={"bytes": 4_000}
+            ) as bridge,
+        ):
+            broker.server.kill()
+            with trio.fail_after(PATIENCE):
+                await bridge.wait_for("away")
+                for number in range(300):
+                    await there.publish(f"{setting.prefix}/a", number)
+            broker.server.restart()
+            statistics = await settled(
+                bridge,
+                lambda it: route(it).dropped and route(it).moved + sum(route(it).dropped.values()) == 300,
+            )
+            assert set(route(statistics).dropped) == {"cut off"}
 
     @BOTH
     async def test_what_the_broker_refuses_is_put_on_a_topic_of_the_mesh(
