@@ -213,7 +213,9 @@ class TestMemory(BridgeContract):
             assert got[0].headers["mesh-rejected"].startswith("too large")
             assert got[0].headers["mesh-origin"] == f"{setting.prefix}/a"
             # A letter is counted when it has been put, which its reader may have seen before.
-            statistics = await settled(bridge, lambda it: route(it).moved == 1 and route(it).dead_letters == 3)
+            statistics = await settled(
+                bridge, lambda it: route(it).moved == 1 and route(it).dead_letters == 3
+            )
             assert dict(route(statistics).rejected) == {"too large": 3}
             lines = [record for record in caplog.records if "rejected: too large" in record.getMessage()]
             assert len(lines) == 1
