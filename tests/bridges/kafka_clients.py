@@ -34,7 +34,7 @@ __all__ = [
     "values",
 ]
 
-WITHIN = 60.0
+WITHIN = 150.0
 """Seconds that a test waits for anything: never for time to pass."""
 
 _T = TypeVar("_T")

@@ -14,7 +14,7 @@ from tests.lab import running
 from tests.sources import ROOT
 
 GUIDE = ROOT / "docs" / "howto" / "kafka.md"
-WITHIN = 60.0
+WITHIN = 150.0
 
 
 def fences(language: str) -> list[str]:

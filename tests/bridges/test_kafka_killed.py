@@ -16,7 +16,7 @@ from tests.bridges.kafka_clients import create, fresh, until
 from tests.bridges.kafka_outside import Outside
 from tests.lab import Running, running
 
-PATIENCE = 90.0
+PATIENCE = 150.0
 
 
 async def test_a_killed_bridge_is_replaced_and_nothing_is_lost(kafka: Broker, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from zmq.utils import z85
 
-PATIENCE = 5.0  # seconds for any one step
+PATIENCE = 30.0  # seconds for any one step
 
 HELLO, WELCOME, REFUSE, JOIN_HELLO, JOIN_CHALLENGE, JOIN_PROOF, JOIN_GRANT = range(1, 8)
 ATTACH, GOODBYE, PING, PONG, INTERESTS, INTERESTS_WANTED = range(16, 22)

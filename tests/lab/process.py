@@ -56,7 +56,7 @@ class Running:
         """Whether both outputs are closed: nothing more will come."""
         return not self._open
 
-    async def expect(self, pattern: str, *, on: Output = "stdout", within: float = 10.0) -> re.Match[str]:
+    async def expect(self, pattern: str, *, on: Output = "stdout", within: float = 60.0) -> re.Match[str]:
         """The next line of ``on`` that contains ``pattern``. Fails after ``within`` seconds, or at its end."""
         lines = getattr(self, on)
         with trio.move_on_after(within):
@@ -87,7 +87,7 @@ class Running:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    async def wait(self, *, within: float = 10.0) -> int:
+    async def wait(self, *, within: float = 60.0) -> int:
         """Its exit code, after all it printed has been read. Fails after ``within`` seconds."""
         with trio.move_on_after(within):
             code = await self.process.wait()

