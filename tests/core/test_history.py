@@ -45,6 +45,37 @@ def test_the_last_n_then_what_is_live(asked: int, first: int) -> None:
     assert b.lost == 0 and calm(b)
 
 
+def test_what_leaves_while_a_subscription_is_becoming_live_is_live() -> None:
+    """The tag stands, the barrier is still on its way: *history* counts from the end, and takes nothing away."""
+    world, a, b = pair()
+    publish(a, 0, 20)
+    world.run(0.1)
+    waiting: list[tuple[str, bytes]] = []
+    tell = b._tell
+    told: list[bytes] = []
+
+    def only_the_tag(endpoint: str, message: bytes) -> None:
+        told.append(message)
+        tell(endpoint, message) if len(told) == 1 else waiting.append((endpoint, message))
+
+    b._tell = only_the_tag  # type: ignore[method-assign]
+    entry = b.subscribe("x", history=3)
+    world.run(0.01)
+    publish(a, 20, 30)
+    world.run(0.01)
+    assert numbers(b, entry) == [] and waiting  # where it begins is not known yet
+    b._tell = tell  # type: ignore[method-assign]
+    for each in waiting:
+        tell(*each)
+    later = b.subscribe("x", history=3)
+    world.run(0.5)
+    publish(a, 30, 33)
+    world.run(0.5)
+    assert numbers(b, entry) == list(range(20, 33))
+    assert numbers(b, later) == list(range(27, 33))
+    assert b.lost == 0 and calm(b)
+
+
 def test_at_most_what_the_publisher_offers() -> None:
     world, a, b = pair(history=3)
     a.publish("x", *[b"v"] * 10)  # they are kept together, and offered one by one
