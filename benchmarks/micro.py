@@ -32,7 +32,9 @@ from mesh.core.router import LOCAL, RESPONDER, SUBSCRIPTION, Member, Route, Rout
 from mesh.core.subtrie import SubscriptionTrie
 from mesh.core.tags import TagKey
 from mesh.core.types import NodeId
+from mesh.core.windows import Windows
 from mesh.node.message import Origin, Peer
+from mesh.node.pacing import Pacing
 from mesh.node.publisher import Publisher, Publishing
 from mesh.node.subscription import Subscription
 
@@ -231,7 +233,9 @@ def _publish(wanted: bool) -> Callable[[int], Work]:
         nowhere: Any = _Nowhere()
 
         async def publish() -> None:
-            publishing = Publishing(outlet, nowhere, outlet.config)
+            windows = Windows(outlet.config, [], Router(), {}, lambda member: False)
+            pacing = Pacing(windows, lambda: None, lambda: False)
+            publishing = Publishing(outlet, nowhere, outlet.config, pacing)
             publisher = Publisher(publishing.stream(_TOPIC), publishing)
             for _ in range(n):
                 await publisher.publish(_VALUE)

@@ -9,7 +9,7 @@ Bodies are validated by ``models``; every error is a problem document (``problem
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, FastAPI, Query, Request, Response
@@ -284,7 +284,10 @@ def _statistics(parts: Parts) -> dict[str, Any]:
             {name: jsonable(getattr(peer, name)) for name in type(peer).__dataclass_fields__}
             for peer in found.peers.values()
         ],
-        "subscriptions": [asdict(subscription) for subscription in found.subscriptions],
+        "subscriptions": [
+            {name: jsonable(getattr(each, name)) for name in type(each).__dataclass_fields__}
+            for each in found.subscriptions
+        ],
         "web": {
             "connections": counters.connections,
             "clients": len(sockets),

@@ -29,7 +29,8 @@ def ask_holder(home: Home, act: str, **asked: Any) -> Any:
                 answers.append(await patiently(lambda: _ask(node, act, asked)))
             except NoResponders:
                 raise CredentialError(
-                    "the CA key is not in this home, and no daemon that holds it is in the mesh now"
+                    "the CA key is not in this home, and no daemon that holds it is in the mesh now: "
+                    "do this on the machine that made the mesh, or start its daemon"
                 ) from None
 
     run(asking)

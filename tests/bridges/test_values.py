@@ -118,6 +118,7 @@ TEXTS = st.text(max_size=8)
         timestamp=st.none() | st.floats(0, 1e12),
         reply_to=TEXTS,
         correlation_id=TEXTS,
+        filled=st.just({}),
     )
 )
 def test_fields_among_the_headers_come_back(message: BrokerMessage) -> None:
