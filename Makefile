@@ -16,7 +16,7 @@ BENCH := $(VENV)-bench
 # Variables of make are not commands' business, but these two are tools/venv.sh's.
 export VENV PYTHON
 
-.PHONY: help demo test pytest simulate lint types format bench fuzz conformance soak reliability-report security-report clean
+.PHONY: help demo test pytest again simulate lint types format bench fuzz conformance soak reliability-report security-report clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -29,6 +29,9 @@ test: lint types pytest ## everything CI asks: lint, types, tests with coverage
 
 pytest: $(DEV) ## the tests alone, with coverage (PYTEST_ARGS=… for more, WORKERS=0 for one after the other)
 	@$(VENV)/bin/python -m pytest -q -n $(WORKERS) --cov --cov-report=term $(PYTEST_ARGS)
+
+again: $(DEV) ## what failed in the last run of the tests, once more and alone
+	@$(VENV)/bin/python -m pytest -q -n 0 --last-failed --last-failed-no-failures none $(PYTEST_ARGS)
 
 simulate: $(DEV) ## whole meshes in trouble, on a virtual network with a virtual clock (SEEDS=100)
 	@$(VENV)/bin/python -m tests.simulation --seeds $(SEEDS)
