@@ -74,11 +74,6 @@ def header(frame: bytes, at: int, value: bytes) -> bytes:
     return frame[:at] + value + frame[at + len(value) :]
 
 
-def key(scene: Scene, **changes: object) -> KeyMessage:
-    ours = scene.b.engine.broadcast.announcement()._replace(**changes)
-    return KeyMessage(list(ours))
-
-
 def far_ahead(scene: Scene) -> None:
     scene.broadcast(header(scene.last, 14, (1000).to_bytes(4, "big")))
 
@@ -175,6 +170,7 @@ ROWS: dict[str, tuple[Callable[[Scene], None], str]] = {
     ),
     "expired": (intro(of(expires=1_800_000_000 - 5000, not_before=1_700_000_000)), "expired"),
     "not yet valid": (intro(of(not_before=1_800_000_000 + 5000)), "not_yet_valid"),
+    "revoked": (intro(revoked), "revoked"),
 }
 
 
