@@ -16,7 +16,7 @@ import trio
 
 __all__ = ["watch"]
 
-_LATER: Final = 0.1  # s between readings: a dozen megabytes at 1 Gbit/s
+_LATER: Final = 0.1  # s between readings: 12 MB at 1 Gbit/s
 _SOON: Final = 0.02  # s, while somebody is a suspect
 _WORK: Final = 0.005  # s of the processor, in which a thread of libzmq's takes in some megabytes
 
