@@ -132,9 +132,8 @@ class Edge:
                 await self._app(scope, receive_body, answer.send)
                 nursery.cancel_scope.cancel()
         except Exception:  # noqa: BLE001
-            # Policy: a mistake of ours in one answer is logged and ends that answer, not the gateway.
-            _log.exception("an answer failed")
-            self._counters.rejected["failed"] += 1
+            # Policy: a mistake of ours in one answer ends that answer, not the gateway. The application's handler
+            # has logged, counted and answered it (``rest``); Starlette raises it once more.
             await answer.problem(500, "Failed", FAILED)
 
     async def _discard(self, receive: Receive) -> None:

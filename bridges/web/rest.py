@@ -9,6 +9,7 @@ Bodies are validated by ``models``; every error is a problem document (``problem
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -48,6 +49,8 @@ from bridges.web.wire import from_json_value
 from mesh.errors import MeshError, NotAuthorized
 
 __all__ = ["Parts", "application"]
+
+_log = logging.getLogger("mesh.web")
 
 DESCRIPTION: Final = """Publish, ask and listen in a mesh over HTTP. `/ws` is the same over a WebSocket.
 
@@ -324,8 +327,11 @@ def _add_errors(app: FastAPI, counters: Counters) -> None:
         return _problem(status_of(error), type(error).__name__, str(error))
 
     @app.exception_handler(Exception)
-    async def on_failure(_: Request, __: Exception) -> Response:
-        return _problem(500, "Failed", FAILED)  # ``Edge`` logs and counts it
+    async def on_failure(_: Request, error: Exception) -> Response:
+        # Before the answer goes out: a client that hangs up upon it cancels whatever comes after.
+        counters.rejected["failed"] += 1
+        _log.error("an answer failed", exc_info=error)
+        return _problem(500, "Failed", FAILED)
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> Response:

@@ -131,7 +131,7 @@ async def test_who_takes_nothing_is_cut_off_and_told(mesh_of: MeshOf) -> None:
         # It goes on from there, and is waited for again.
         await publisher.publish("again")
         assert await values(waited_for, 1) == ["again"]
-        assert slow.statistics().dropped_by_reason == {"backpressure": 100 - len(got)}
+        assert slow.statistics().dropped_by_reason.get("backpressure", 0) == 100 - len(got)
 
 
 @pytest.mark.parametrize("how", ["unsubscribes", "leaves", "dies"])

@@ -88,9 +88,6 @@ async def test_a_mistake_of_ours_is_a_problem_too(open_web: Web, monkeypatch: py
     answer = await open_web.ask("POST", "/api/v1/publish", {"topic": "a", "value": 1})
     assert (answer.status, answer.problem) == (500, "Failed")
     assert b"secret" not in answer.body
-    with trio.fail_after(PATIENCE):
-        while not open_web.rejected["failed"]:  # noqa: ASYNC110 - counted when the answer has gone out
-            await trio.sleep(0.01)
     assert open_web.rejected["failed"] == 1
     monkeypatch.undo()
     assert (await open_web.ask("POST", "/api/v1/publish", {"topic": "a", "value": 1})).status == 200
