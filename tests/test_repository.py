@@ -31,9 +31,7 @@ TEXT = {
 }
 
 LINES = 400
-LONGER: dict[str, str] = {
-    "mesh/core/messages.py": "one table: every message of the wire, field by field",
-}
+LONGER: dict[str, str] = {}
 """Modules that may pass ``LINES``, and why they hold one idea nonetheless."""
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 import cbor2
 
-from mesh.core.messages import CBOR, DIRECT, INTRO, PLAIN, RAW, Batch, Chunk, Tail, forms
+from mesh.core.messages import CBOR, DIRECT, INTRO, PAYLOADS, PLAIN, RAW, Batch, Chunk, Tail
 from mesh.core.types import Reason, RemoteProtocolError
 from mesh.errors import ValueEncodingError
 
@@ -135,7 +135,7 @@ def decode_direct(data: bytes) -> Any:
 
 # -- batches ------------------------------------------------------------------
 
-_BATCH_FORMS: Final = forms[Batch]
+_BATCH_FORMS: Final = PAYLOADS[Batch]
 
 
 _LARGE: Final = 16 << 10
@@ -229,7 +229,7 @@ def _decode_batch(data: bytes) -> Batch:
     return Batch._make(fields)
 
 
-_TAIL_FORMS: Final = forms[Tail]
+_TAIL_FORMS: Final = PAYLOADS[Tail]
 
 
 def encode_tail(tail: Tail) -> bytes:
@@ -246,7 +246,7 @@ def decode_tail(data: bytes) -> Tail:
     return Tail._make(item[:3])
 
 
-_CHUNK_FORMS: Final = forms[Chunk]
+_CHUNK_FORMS: Final = PAYLOADS[Chunk]
 
 
 def encode_chunk(chunk: Chunk, piece: bytes | memoryview) -> bytes:
