@@ -12,14 +12,14 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Collection
-from typing import Final
+from typing import Any, Final
 
 import trio
 import zmq
 
 from mesh.transport.zmqsocket import ZmqSocket
 
-__all__ = ["CONNECTIONS", "HANDSHAKE_FAILURES", "Monitor", "cut", "descriptor", "user_property"]
+__all__ = ["CONNECTIONS", "HANDSHAKE_FAILURES", "Monitor", "begun", "cut", "descriptor", "user_property"]
 
 HANDSHAKE_FAILURES: Final = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -60,18 +60,35 @@ def cut(fd: int, endpoints: Collection[str]) -> bool:
     try:
         with socket.socket(fileno=os.dup(fd)) as connection:
             name = connection.getsockname()
-            if connection.family == socket.AF_UNIX:
-                ours = f"ipc://{name}" in endpoints
-            else:
-                ours = any(
-                    endpoint.startswith("tcp://") and endpoint.rpartition(":")[2] == str(name[1])
-                    for endpoint in endpoints
-                )
+            ours = any(_ends_at(endpoint, connection, name) for endpoint in endpoints)
             if ours:
                 connection.shutdown(socket.SHUT_RDWR)
             return ours
     except OSError:  # it is closed already, or no socket
         return False
+
+
+def begun(event: int, fd: int, endpoint: str) -> bool:
+    """Whether ``fd`` still is the connection that an ``EVENT_ACCEPTED`` or ``EVENT_CONNECTED`` told of.
+
+    Reports come late on a busy machine. The connection may be over by then, and its number that of a file which is
+    none of libzmq's: another thread's socket, which nobody here may touch.
+    """
+    try:
+        with socket.socket(fileno=os.dup(fd)) as connection:
+            end = connection.getsockname() if event == zmq.EVENT_ACCEPTED else connection.getpeername()
+            return _ends_at(endpoint, connection, end)
+    except OSError:  # it is closed already, no socket, or not connected
+        return False
+
+
+def _ends_at(endpoint: str, connection: socket.socket, end: Any) -> bool:
+    """Whether an endpoint can be this end of a connection: a stream, with the same port or path."""
+    if connection.type != socket.SOCK_STREAM:
+        return False
+    if connection.family == socket.AF_UNIX:
+        return endpoint == f"ipc://{end}"
+    return endpoint.startswith("tcp://") and endpoint.rpartition(":")[2] == str(end[1])
 
 
 class Monitor:
@@ -95,18 +112,19 @@ class Monitor:
         self._pair = ZmqSocket(raw)
 
     @trio.lowlevel.enable_ki_protection
-    async def run(self, happened: Callable[[int, int], None]) -> None:
-        """Call ``happened(event, value)`` until cancelled; then close."""
+    async def run(self, happened: Callable[[int, int, str], None]) -> None:
+        """Call ``happened(event, value, endpoint)`` until cancelled; then close."""
 
         def drain() -> bool:
             for _ in range(_BURST):
                 if self._pair.closed:
                     break
                 try:
-                    event, value = _EVENT.unpack(self._pair.raw.recv_multipart(zmq.NOBLOCK)[0])
+                    report, endpoint = self._pair.raw.recv_multipart(zmq.NOBLOCK)
                 except zmq.Again:
                     return False
-                happened(event, value)
+                event, value = _EVENT.unpack(report)
+                happened(event, value, endpoint.decode(errors="replace"))
             return True
 
         try:

@@ -21,6 +21,8 @@ from typing import Final
 import trio
 import zmq
 
+from mesh.transport.connections import begun
+
 __all__ = ["Intake"]
 
 _RECEIVED: Final = struct.Struct("=128xQ")
@@ -45,12 +47,15 @@ class Intake:
         self.restless = False
         """Whether a suspect took in more between the last two calls of ``enforce``."""
 
-    def happened(self, event: int, fd: int) -> None:
+    def happened(self, event: int, fd: int, endpoint: str) -> None:
         """What a ``Monitor`` of ``CONNECTIONS`` tells."""
-        if event == zmq.EVENT_DISCONNECTED:
-            self.closed(fd)
-        else:
+        self.closed(fd)
+        if event != zmq.EVENT_DISCONNECTED:
             self.opened(fd, trio.current_time())
+            if not begun(
+                event, fd, endpoint
+            ):  # asked last: what took the number in between has another inode
+                self.closed(fd)
 
     def opened(self, fd: int, clock: float) -> None:
         """There is a connection of this descriptor."""

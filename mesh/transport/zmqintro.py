@@ -207,9 +207,9 @@ class IntroPlane:
                 dial.socket.close()
                 self._events.intro_failed(route, reason)
 
-        def happened(event: int, value: int) -> None:
+        def happened(event: int, value: int, at: str) -> None:
             if event & CONNECTIONS:
-                self.dialled.happened(event, value)
+                self.dialled.happened(event, value, at)
             elif event & (zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED):
                 failed("connection refused")
             else:

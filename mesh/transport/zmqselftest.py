@@ -51,7 +51,7 @@ async def check_strangers_are_refused(
     events: list[int] = []
     gate.expect_probe(z85.decode(public), asked.set)
 
-    def happened(event: int, value: int) -> None:
+    def happened(event: int, *_: object) -> None:
         events.append(event)
         ended.set()
 

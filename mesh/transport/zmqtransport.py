@@ -240,10 +240,11 @@ def _connection_event(
     ended: Callable[[int], None],
     event: int,
     value: int,
+    endpoint: str,
 ) -> None:
     """Count the handshakes that failed on a bound socket. ZAP counts its own refusals."""
     if event & CONNECTIONS:
-        intake.happened(event, value)
+        intake.happened(event, value, endpoint)
         if event == zmq.EVENT_ACCEPTED:
             accepted(value)
         elif event == zmq.EVENT_DISCONNECTED:

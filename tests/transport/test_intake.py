@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Iterator
 
 import pytest
+import zmq
 
 from mesh.transport.intake import Intake
 
@@ -109,3 +111,30 @@ def test_a_later_file_of_the_same_number_is_let_alone(pair: Pair) -> None:
     finally:
         os.close(again)
     assert not is_cut(pair)
+
+
+async def test_a_report_that_comes_late_is_not_taken_for_the_file_that_has_its_number_now(pair: Pair) -> None:
+    """Whose number it is now may be anybody's: an mDNS socket that was shut down so is readable for ever, and empty."""
+    address = f"tcp://127.0.0.1:{pair[0].getsockname()[1]}"
+    intake = Intake(ALLOWED, lifetime=30.0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bystander:
+        bystander.bind(("127.0.0.1", 0))
+        bystander.setblocking(False)
+        port = bystander.getsockname()[1]
+        for event in (zmq.EVENT_ACCEPTED, zmq.EVENT_CONNECTED):
+            for endpoint in (address, f"tcp://127.0.0.1:{port}", "ipc:///nowhere"):
+                intake.happened(event, bystander.fileno(), endpoint)
+                intake.happened(event, pair[0].fileno(), "tcp://127.0.0.1:1")
+                assert intake.enforce(float("inf")) == 0
+        assert not select.select([bystander], [], [], 0)[0]
+    assert not is_cut(pair)
+
+    intake.happened(zmq.EVENT_ACCEPTED, pair[0].fileno(), address)
+    assert intake.enforce(float("inf")) == 1
+    assert is_cut(pair)
+
+
+async def test_a_connection_of_our_own_is_known_by_where_it_leads(pair: Pair) -> None:
+    intake = Intake(ALLOWED, lifetime=30.0)
+    intake.happened(zmq.EVENT_CONNECTED, pair[1].fileno(), f"tcp://127.0.0.1:{pair[1].getpeername()[1]}")
+    assert intake.enforce(float("inf")) == 1
